@@ -1,0 +1,4 @@
+//! The block format: bytes in, bytes out. No I/O.
+
+pub mod catalogue;
+pub mod schema;

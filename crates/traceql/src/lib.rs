@@ -1,0 +1,3 @@
+//! TraceQL.
+
+pub mod ast;
