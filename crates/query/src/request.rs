@@ -1,0 +1,96 @@
+//! What can be asked of the engine, and how a question can fail. Answers are Tempo's messages.
+
+use model::{ErrorKind, TraceId};
+
+/// Unix nanoseconds. A trace belongs to a range if any of its spans overlaps it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimeRange {
+    pub start: i64,
+    pub end: i64,
+}
+
+#[derive(Clone, Debug)]
+pub struct SearchRequest {
+    pub filter: SearchFilter,
+    /// `None` searches everything that is stored.
+    pub range: Option<TimeRange>,
+    /// The most traces to return.
+    pub limit: usize,
+    /// The most spans to return of a spanset; 0 returns all.
+    pub spans_per_spanset: usize,
+}
+
+#[derive(Clone, Debug)]
+pub enum SearchFilter {
+    TraceQl(String),
+    /// Tempo's old tag search: every tag matches somewhere in the trace.
+    Tags { tags: Vec<(String, String)>, duration_min_ns: Option<i64>, duration_max_ns: Option<i64> },
+}
+
+#[derive(Clone, Debug)]
+pub struct TraceRequest {
+    pub id: TraceId,
+    pub range: Option<TimeRange>,
+}
+
+/// Which scope's attribute names to list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TagScope {
+    All,
+    Only(model::AttributeScope),
+    Intrinsic,
+}
+
+#[derive(Clone, Debug)]
+pub struct TagNamesRequest {
+    pub scope: TagScope,
+    /// A TraceQL filter, read leniently: what cannot be used is ignored.
+    pub query: String,
+    pub range: Option<TimeRange>,
+    /// The most names per scope; 0 is no limit.
+    pub limit: usize,
+}
+
+#[derive(Clone, Debug)]
+pub struct TagValuesRequest {
+    /// A TraceQL name (`span.foo`, `name`), or for the old endpoint a bare key (`service.name`).
+    pub name: String,
+    pub query: String,
+    pub range: Option<TimeRange>,
+    /// The most values; 0 is no limit.
+    pub limit: usize,
+}
+
+#[derive(Clone, Debug)]
+pub struct MetricsRequest {
+    pub query: String,
+    /// Unix nanoseconds.
+    pub start: i64,
+    pub end: i64,
+    /// Nanoseconds. `None` chooses Tempo's default for the range. Not used by instant queries.
+    pub step: Option<i64>,
+    /// `None` takes the default.
+    pub exemplars: Option<usize>,
+    pub series_max: Option<usize>,
+}
+
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct QueryError {
+    pub kind: ErrorKind,
+    pub message: String,
+}
+
+impl QueryError {
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Invalid, message)
+    }
+
+    pub fn internal(error: impl std::fmt::Display) -> Self {
+        Self::new(ErrorKind::Internal, error.to_string())
+    }
+}
