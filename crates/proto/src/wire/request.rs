@@ -80,6 +80,11 @@ impl<'a> ResourceSpansView<'a> {
         })
     }
 
+    /// The `Resource` message as it came: equal bytes are equal resources.
+    pub fn raw(&self) -> &'a [u8] {
+        self.resource
+    }
+
     pub fn attributes(&self) -> Attributes<'a> {
         Attributes::new(self.resource, RESOURCE_ATTRIBUTES).shallow_only(self.some_too_deep)
     }
@@ -169,6 +174,11 @@ impl<'a> ScopeSpansView<'a> {
             some_too_deep: too_deep > 0,
             message,
         })
+    }
+
+    /// The `InstrumentationScope` message as it came: equal bytes are equal scopes.
+    pub fn raw(&self) -> &'a [u8] {
+        self.scope
     }
 
     pub fn attributes(&self) -> Attributes<'a> {
