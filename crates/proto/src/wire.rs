@@ -21,3 +21,6 @@ pub use reader::WireError;
 pub use request::{ResourceSpansView, ScopeSpansView, Scopes, Spans, resource_spans};
 pub use span::{EventView, Events, LinkView, Links, SpanFault, SpanView};
 pub use value::{Attribute, Attributes, Value, Values, any_value, array_values, map_entries};
+
+#[cfg(test)]
+mod tests;
