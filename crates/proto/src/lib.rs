@@ -14,4 +14,10 @@ pub use messages::opentelemetry::proto as otlp;
 /// The messages of Tempo's query API, and the client and server of its streaming service.
 pub use messages::tempopb;
 
+mod json;
+pub mod jsonpb;
+pub mod otlp_json;
 pub mod wire;
+
+#[cfg(test)]
+mod arbitrary;
