@@ -14,8 +14,6 @@ pub enum SpanFault {
     InvalidTraceId,
     #[error("the span id is not 8 bytes, or all zero")]
     InvalidSpanId,
-    #[error("the parent span id is neither empty nor 8 bytes")]
-    InvalidParentSpanId,
     #[error("an attribute value nests more than {} levels", model::ATTRIBUTE_DEPTH_MAX)]
     TooDeep,
     #[error("the span is not a well-formed message: {0}")]
@@ -28,7 +26,6 @@ impl SpanFault {
         match self {
             Self::InvalidTraceId => "invalid_trace_id",
             Self::InvalidSpanId => "invalid_span_id",
-            Self::InvalidParentSpanId => "invalid_parent_span_id",
             Self::TooDeep => "attribute_too_deep",
             Self::Malformed(_) => "malformed",
         }
@@ -57,7 +54,7 @@ pub struct SpanView<'a> {
     pub trace_id: &'a [u8; 16],
     /// Not all zero.
     pub span_id: &'a [u8; 8],
-    /// Empty for a root (also if the client sent zeros), else 8 bytes.
+    /// Empty for a root (also if the client sent zeros), else as it came: of another length than 8 it names no span.
     pub parent_span_id: &'a [u8],
     pub trace_state: Cow<'a, str>,
     pub flags: u32,
@@ -173,8 +170,6 @@ impl<'a> SpanView<'a> {
         }
         if parent_span_id.iter().all(|byte| *byte == 0) {
             parent_span_id = &[];
-        } else if parent_span_id.len() != 8 {
-            return Err(SpanFault::InvalidParentSpanId);
         }
         Ok(Self {
             trace_id,

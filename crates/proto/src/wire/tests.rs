@@ -267,12 +267,14 @@ fn ids_are_checked() {
         (&[1; 16], &[], &[], "invalid_span_id"),
         (&[1; 16], &[1; 7], &[], "invalid_span_id"),
         (&[1; 16], &[0; 8], &[], "invalid_span_id"),
-        (&[1; 16], &[1; 8], &[1; 4], "invalid_parent_span_id"),
+        (&[1; 16], &[1; 8], &[1; 4], "accepted"),
     ] {
         assert_eq!(fault(&span(trace, id, parent)), answer, "{trace:?} {id:?} {parent:?}");
     }
-    let root = span(&[1; 16], &[1; 8], &[0; 8]);
-    assert!(SpanView::parse(&root).unwrap().parent_span_id.is_empty(), "a zero parent is none");
+    for (parent, read) in [(&[0; 8][..], &[][..]), (&[1; 8], &[1; 8]), (&[1; 4], &[1; 4])] {
+        let span = span(&[1; 16], &[1; 8], parent);
+        assert_eq!(SpanView::parse(&span).unwrap().parent_span_id, read);
+    }
 }
 
 #[test]
