@@ -1,13 +1,36 @@
-//! The Tempo API, HTTP and gRPC on one port.
+//! The Tempo API, HTTP and gRPC on one port, and the server's own pages.
+//!
+//! Only this crate knows how Tempo's clients write their questions: parameters, headers, codes, forms of answers.
+//! What is asked becomes a `query` request; the engine answers with Tempo's messages. Every request is bounded:
+//! its size, its time, how many run at once.
+
 mod accept;
 mod ask;
 mod config;
 mod failure;
+mod gate;
+mod grpc;
+mod llm;
 mod logfmt;
+mod metrics;
 pub mod moment;
+mod observe;
+mod packets;
 mod params;
+mod process;
 mod query_string;
+mod routes;
+mod server;
+mod shape;
+mod state;
+mod status;
+mod tempo;
 mod tenancy;
 
 pub use config::{ApiConfig, QueryLimits};
 pub use failure::Failure;
+pub use metrics::{BuildInfo, Metrics};
+pub use prometheus_client;
+pub use server::serve;
+pub use state::{ApiState, Readiness, ReadyState};
+pub use status::StatusPages;

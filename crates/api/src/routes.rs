@@ -1,0 +1,118 @@
+//! Paths, and what answers each.
+
+use crate::{
+    ApiState, Failure, Readiness, grpc,
+    observe,
+    state::Shared,
+    status, tempo,
+};
+use axum::{
+    Router,
+    extract::Request,
+    middleware,
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use http::{StatusCode, header};
+use tower_http::{
+    catch_panic::CatchPanicLayer,
+    compression::{CompressionLayer, CompressionLevel},
+    limit::RequestBodyLimitLayer,
+};
+
+/// The paths below the prefix.
+const API_PATHS: [&str; 11] = [
+    "/api/traces/{traceID}",
+    "/api/v2/traces/{traceID}",
+    "/api/search",
+    "/api/search/tags",
+    "/api/v2/search/tags",
+    "/api/search/tag/{name}/values",
+    "/api/v2/search/tag/{name}/values",
+    "/api/metrics/query_range",
+    "/api/metrics/query",
+    "/api/echo",
+    "/api/status/buildinfo",
+];
+
+/// The paths that never have a prefix.
+const OWN_PATHS: [&str; 4] = ["/ready", "/metrics", "/status", "/status/{version|services|endpoints|config|backend}"];
+
+/// The whole API, HTTP and gRPC. `health` is served as gRPC's health service.
+pub(crate) fn router(state: ApiState, health: grpc::Health) -> Router {
+    let metrics = state.metrics.clone();
+    let prefix = prefix(&state.config.http_api_prefix);
+    let body_limit = RequestBodyLimitLayer::new(state.config.request_bytes_max);
+    let shared = Shared::new(state);
+
+    let api = Router::new()
+        .route("/api/traces/{id}", get(tempo::trace_v1))
+        .route("/api/v2/traces/{id}", get(tempo::trace_v2))
+        .route("/api/search", get(tempo::search))
+        .route("/api/search/tags", get(tempo::tags_v1))
+        .route("/api/v2/search/tags", get(tempo::tags_v2))
+        // A tag's name may hold slashes, so these match up to the end; the handlers look for `/values`.
+        .route("/api/search/tag/{*name}", get(tempo::tag_values_v1))
+        .route("/api/v2/search/tag/{*name}", get(tempo::tag_values_v2))
+        .route("/api/metrics/query_range", get(tempo::metrics_range))
+        .route("/api/metrics/query", get(tempo::metrics_instant))
+        .route("/api/echo", get(status::echo))
+        .route("/api/status/buildinfo", get(status::buildinfo));
+    let api = if prefix.is_empty() { api } else { Router::new().nest(&prefix, api) };
+
+    let http = api
+        .route("/ready", get(status::ready))
+        .route("/metrics", get(status::metrics))
+        .route("/status", get(status::status))
+        .route("/status/{page}", get(status::status_page))
+        .layer(CompressionLayer::new().no_br().no_deflate().no_zstd().quality(CompressionLevel::Fastest))
+        .layer(body_limit)
+        .with_state(shared.clone());
+
+    http.merge(grpc::router(shared, health))
+        .fallback(not_found)
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(middleware::from_fn_with_state(metrics, observe::observe))
+}
+
+/// Without a slash at the end, with one at the start, or empty.
+fn prefix(configured: &str) -> String {
+    match configured.trim_matches('/') {
+        "" => String::new(),
+        path => format!("/{path}"),
+    }
+}
+
+/// One path on each line, for the status page.
+pub(crate) fn endpoints(configured_prefix: &str) -> String {
+    let prefix = prefix(configured_prefix);
+    let api = API_PATHS.iter().map(|path| format!("GET  {prefix}{path}\n"));
+    let own = OWN_PATHS.iter().map(|path| format!("GET  {path}\n"));
+    let rpc = grpc::METHODS.iter().map(|path| format!("gRPC {path}\n"));
+    api.chain(own).chain(rpc).collect()
+}
+
+async fn not_found(request: Request) -> Response {
+    let content_type = request.headers().get(header::CONTENT_TYPE);
+    if content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc")) {
+        return tonic::Status::unimplemented("no such method").into_http();
+    }
+    (StatusCode::NOT_FOUND, "no such page: /status/endpoints lists what there is\n").into_response()
+}
+
+/// A bug of ours costs one request, not the server. The panic hook has printed what happened.
+fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
+    Failure::new(model::ErrorKind::Internal, "internal error: the server's log says more").into_response()
+}
+
+/// Keeps the health service in step with the program's readiness until all handles of it are gone.
+pub(crate) async fn follow(readiness: Readiness, reporter: tonic_health::server::HealthReporter) {
+    let mut states = readiness.subscribe();
+    loop {
+        let state = *states.borrow_and_update();
+        grpc::report(&reporter, state).await;
+        if states.changed().await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! What the API is built from, and what every request shares.
+
+use crate::{ApiConfig, Failure, Metrics, config::QueryLimits, gate::Gate, query_string::Parameters, status::StatusPages, tenancy};
+use http::{HeaderMap, Uri};
+use model::TenantId;
+use query::Engine;
+use std::{
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+use tokio::sync::watch;
+
+/// The API's neighbours and settings.
+#[derive(Clone)]
+pub struct ApiState {
+    pub config: ApiConfig,
+    /// Whether `X-Scope-OrgID` chooses tenants.
+    pub multitenancy: bool,
+    pub engine: Engine,
+    pub readiness: Readiness,
+    pub metrics: Metrics,
+    pub status: StatusPages,
+}
+
+/// Whether the program can serve. Starts as `Starting`; the program sets it.
+#[derive(Clone)]
+pub struct Readiness(watch::Sender<ReadyState>);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadyState {
+    Starting,
+    Ready,
+    Stopping,
+}
+
+impl Default for Readiness {
+    fn default() -> Self {
+        Self(watch::Sender::new(ReadyState::Starting))
+    }
+}
+
+impl Readiness {
+    pub fn set(&self, state: ReadyState) {
+        self.0.send_replace(state);
+    }
+
+    pub fn get(&self) -> ReadyState {
+        *self.0.borrow()
+    }
+
+    pub(crate) fn subscribe(&self) -> watch::Receiver<ReadyState> {
+        self.0.subscribe()
+    }
+}
+
+/// What handlers share: the state and the gate that every query passes.
+pub(crate) struct Shared {
+    pub state: ApiState,
+    pub gate: Gate,
+}
+
+/// One query request: who asks and with which parameters.
+pub(crate) struct Call {
+    pub tenants: Vec<TenantId>,
+    pub parameters: Parameters,
+}
+
+impl Shared {
+    pub fn new(state: ApiState) -> Arc<Self> {
+        let gate = Gate::new(state.config.queries_max, state.config.query_timeout);
+        Arc::new(Self { state, gate })
+    }
+
+    pub fn call(&self, headers: &HeaderMap, uri: &Uri) -> Result<Call, Failure> {
+        Ok(Call { tenants: self.tenants(headers)?, parameters: Parameters::parse(uri.query())? })
+    }
+
+    pub fn tenants(&self, headers: &HeaderMap) -> Result<Vec<TenantId>, Failure> {
+        tenancy::readable(headers, self.state.multitenancy, self.limits().tenants_max)
+    }
+
+    pub fn limits(&self) -> &QueryLimits {
+        &self.state.config.query
+    }
+
+    pub fn engine(&self) -> &Engine {
+        &self.state.engine
+    }
+}
+
+/// Unix nanoseconds.
+pub(crate) fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}

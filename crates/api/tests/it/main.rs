@@ -1,0 +1,6 @@
+//! The API over a real socket.
+
+mod grpc;
+mod http;
+mod server;
+mod shutdown;

@@ -1,0 +1,74 @@
+//! A server of the API on a port of its own.
+
+use api::{ApiConfig, ApiState, BuildInfo, Metrics, Readiness, ReadyState, StatusPages};
+use query::Engine;
+use std::{net::SocketAddr, sync::Arc};
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+pub struct Server {
+    pub address: SocketAddr,
+    pub readiness: Readiness,
+    pub metrics: Metrics,
+    pub shutdown: CancellationToken,
+    pub served: JoinHandle<std::io::Result<usize>>,
+}
+
+fn engine() -> Engine {
+    Engine
+}
+
+impl Server {
+    /// With the default settings, ready.
+    pub async fn start() -> Self {
+        Self::with(false, |_| {}).await
+    }
+
+    pub async fn with(multitenancy: bool, change: impl FnOnce(&mut ApiConfig)) -> Self {
+        let word = |text: &str| text.to_owned();
+        let build = BuildInfo {
+            version: word("0.0.1"),
+            revision: word("abc"),
+            branch: word("main"),
+            built_by: word("me"),
+            built_at: word("today"),
+            compiler: word("1.95"),
+        };
+        let mut config = ApiConfig::default();
+        change(&mut config);
+        let metrics = Metrics::new(&build);
+        let readiness = Readiness::default();
+        readiness.set(ReadyState::Ready);
+        let mut status = StatusPages::new(build);
+        status.config = Arc::new(|| "storage: local\n".to_owned());
+        let state = ApiState {
+            config,
+            multitenancy,
+            engine: engine(),
+            readiness: readiness.clone(),
+            metrics: metrics.clone(),
+            status,
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shutdown = CancellationToken::new();
+        let served = tokio::spawn(api::serve(listener, state, shutdown.clone()));
+        Self { address, readiness, metrics, shutdown, served }
+    }
+
+    /// Status, headers and body.
+    pub async fn get(&self, path: &str) -> (u16, reqwest::header::HeaderMap, String) {
+        self.get_with(path, &[]).await
+    }
+
+    pub async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> (u16, reqwest::header::HeaderMap, String) {
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let mut request = client.get(format!("http://{}{path}", self.address));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let response = request.send().await.unwrap();
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        (status, headers, response.text().await.unwrap())
+    }
+}
