@@ -65,12 +65,16 @@ pub struct Warnings {
 
 /// The builder holds as much as a batch may: call [`SpanBatchBuilder::finish`], then go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the span batch is full at {} MiB: finish it and go on", BYTES_MAX >> 20)]
+#[error("the span batch is full: finish it and go on")]
 pub struct Full;
 
-/// A batch takes no further span above this estimate: Arrow addresses at most 2 GiB of text in one column,
-/// and one span may add as much as a request has bytes.
+/// The most a batch may be allowed to hold: Arrow addresses at most 2 GiB of text in one column, and one span may
+/// add as much as its request and its resource have bytes.
 pub const BYTES_MAX: usize = 1 << 30;
+
+/// The most that resource and scope attributes may take once written on every row, if none of them gets a column.
+/// Ordinary resources (1 KB) reach it after 1.5 million spans.
+const GROUP_BYTES_MAX: usize = 3 << 29;
 
 /// A resource of the batch under construction. Not valid after [`SpanBatchBuilder::finish`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,14 +95,18 @@ pub struct Appended {
 /// A growing batch.
 pub struct SpanBatchBuilder {
     limits: AttributeLimits,
+    /// The batch takes no further span once its estimate is here.
+    bytes_max: usize,
     warnings: Warnings,
     columns: Columns,
 }
 
 /// Everything of the current batch.
 struct Columns {
-    /// Estimate of the heap in use, and of what the groups' lists will take once spread over rows.
+    /// Estimate of the heap in use, and of what resources and scopes will take once spread over rows.
     bytes: usize,
+    /// What resources and scopes will take at most.
+    group_bytes_most: usize,
     trace_id: Vec<[u8; 16]>,
     span_id: Vec<[u8; 8]>,
     /// Zero for none.
@@ -131,7 +139,12 @@ struct Columns {
 
 impl SpanBatchBuilder {
     pub fn new(limits: AttributeLimits) -> Self {
-        Self { limits, warnings: Warnings::default(), columns: Columns::new() }
+        Self { limits, bytes_max: BYTES_MAX, warnings: Warnings::default(), columns: Columns::new() }
+    }
+
+    /// Batches no larger than about `bytes_max`, at most [`BYTES_MAX`].
+    pub fn with_bytes_max(self, bytes_max: usize) -> Self {
+        Self { bytes_max: bytes_max.min(BYTES_MAX), ..self }
     }
 
     /// Reads the resource, unless an equal one is known. The spans that follow name it by its number.
@@ -209,7 +222,8 @@ impl SpanBatchBuilder {
 
     /// Whether [`Self::append`] refuses further spans. An empty batch takes one whatever its resource weighs.
     pub fn is_full(&self) -> bool {
-        self.columns.bytes >= BYTES_MAX && self.rows() > 0
+        let Columns { bytes, group_bytes_most, .. } = self.columns;
+        (bytes >= self.bytes_max || group_bytes_most >= GROUP_BYTES_MAX) && self.rows() > 0
     }
 
     /// Totals since the builder was made; `finish` does not reset them.
@@ -230,6 +244,7 @@ impl Columns {
     fn new() -> Self {
         Self {
             bytes: 0,
+            group_bytes_most: 0,
             trace_id: Vec::new(),
             span_id: Vec::new(),
             parent_span_id: Vec::new(),
@@ -268,7 +283,11 @@ impl Columns {
     ) {
         let row = self.trace_id.len() as u32;
         let heap = &mut self.bytes;
-        *heap += Self::ROW_BYTES + self.resources.row_bytes(resource.0) + self.scopes.row_bytes(scope.0);
+        *heap += Self::ROW_BYTES;
+        for bytes in [self.resources.row_bytes(resource.0), self.scopes.row_bytes(scope.0)] {
+            *heap += bytes.likely;
+            self.group_bytes_most += bytes.most;
+        }
         self.trace_id.push(*span.trace_id);
         self.span_id.push(*span.span_id);
         let parent = span.parent_span_id.try_into().unwrap_or_else(|_| {

@@ -19,6 +19,7 @@ use super::{
 use crate::{
     catalogue::Catalogue,
     promotion::{AttributeColumn, Promotion},
+    schema,
 };
 
 /// The distinct resources, or the distinct instrumentation scopes, of a batch.
@@ -49,8 +50,16 @@ struct Group {
     /// Its entries end before this number.
     entries_end: usize,
     dropped: u32,
-    /// What its attributes take per row if none of them gets a column.
-    list_bytes: usize,
+    bytes: RowBytes,
+}
+
+/// What the attributes of a group take on each row of the finished batch, about. What has no column is written on
+/// every row, so that a large resource weighs on every span of it.
+#[derive(Clone, Copy, Default)]
+pub(super) struct RowBytes {
+    pub likely: usize,
+    /// If none of them gets a column.
+    pub most: usize,
 }
 
 struct GroupEntry {
@@ -67,6 +76,10 @@ struct OwnColumn<'a> {
     /// How many rows these groups have.
     rows: u64,
 }
+
+/// So many attributes of one group are expected to get columns; what is beyond them is counted as if written on
+/// every row. A batch has at most 256 attribute columns, for resources, scopes and spans together.
+const OWN_COLUMNS_LIKELY: usize = 100;
 
 /// What a group is besides its attributes.
 pub(super) struct GroupWords<'a> {
@@ -122,7 +135,7 @@ impl Groups {
             return number;
         }
         let mut surplus = 0u32;
-        let mut list_bytes = 0;
+        let mut bytes = RowBytes::default();
         for (count, attribute) in attributes.enumerate() {
             if count >= limits.attributes_per_span_max {
                 surplus = surplus.saturating_add(1);
@@ -135,8 +148,12 @@ impl Groups {
             }
             let repeated = std::mem::replace(&mut self.set_last[key as usize], number) == number;
             let value = Kept::keep(&attribute, &mut self.arena, heap);
-            list_bytes += attribute.key.len() + value.list_bytes();
-            self.entries.push(GroupEntry { entry: Entry { key, value }, repeated });
+            let entry = GroupEntry { entry: Entry { key, value }, repeated };
+            let listed = attribute.key.len() + value.list_bytes();
+            let own_column = count < OWN_COLUMNS_LIKELY && schema::promotable(&attribute.key) && entry.own_column().is_some();
+            bytes.likely += if own_column { 4 } else { listed };
+            bytes.most += listed;
+            self.entries.push(entry);
             *heap += size_of::<GroupEntry>();
         }
         warnings.attributes_dropped += u64::from(surplus);
@@ -149,15 +166,13 @@ impl Groups {
             texts.codes.push(code);
         }
         let dropped = words.dropped.saturating_add(surplus);
-        self.groups.push(Group { entries_end: self.entries.len(), dropped, list_bytes });
+        self.groups.push(Group { entries_end: self.entries.len(), dropped, bytes });
         *heap += size_of::<Group>() + 12;
         number
     }
 
-    /// Bytes that a row of this group adds to the finished batch at most. Keys that cannot have a column are
-    /// written on every row, so that a large resource weighs on every span of it.
-    pub fn row_bytes(&self, number: u32) -> usize {
-        self.groups[number as usize].list_bytes
+    pub fn row_bytes(&self, number: u32) -> RowBytes {
+        self.groups[number as usize].bytes
     }
 
     pub fn len(&self) -> usize {

@@ -1,0 +1,3 @@
+//! Scenario tests of the block crate.
+
+mod build;
