@@ -1,1 +1,29 @@
-//! .
+//! The query engine: TraceQL search, trace lookup, attribute names and values, over blocks and live data.
+//!
+//! The only crate that knows DataFusion. The way of a question: text → syntax tree (`traceql`) → one
+//! [`predicate`] per layout → [`scan`] of the units of every [`source`] → the per-trace operator
+//! ([`spansets`]) where the question needs one → the answer, in Tempo's messages.
+
+mod engine;
+mod layout;
+mod legacy;
+mod live;
+mod matching;
+mod mentioned;
+mod predicate;
+mod prune;
+mod reader;
+mod request;
+mod rowexpr;
+mod scan;
+mod search;
+mod source;
+mod spansets;
+mod structure;
+mod tags;
+mod traces;
+mod value;
+
+pub use engine::{Engine, EngineConfig};
+pub use live::{LiveData, LiveGeneration, NoLiveData};
+pub use request::*;

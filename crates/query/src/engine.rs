@@ -1,0 +1,150 @@
+//! The engine: takes a question, finds the places to look, hands them to the operation.
+
+use std::{collections::HashMap, num::NonZeroUsize, sync::Arc};
+
+use futures::{StreamExt, TryStreamExt, stream};
+use model::{ErrorKind, TenantId, TraceId};
+use parking_lot::Mutex;
+use storage::Storage;
+use tokio_util::task::AbortOnDropHandle;
+use ulid::Ulid;
+
+use crate::{
+    live::{LiveData, LiveGeneration},
+    request::QueryError,
+    source::{LiveSources, SharedTraces, Source, Sources, Unit},
+};
+
+/// A handle; clones share everything.
+#[derive(Clone)]
+pub struct Engine(Arc<Inner>);
+
+struct Inner {
+    storage: Storage,
+    live: Arc<dyn LiveData>,
+    config: EngineConfig,
+    tenants: Mutex<HashMap<TenantId, Arc<TenantSources>>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct EngineConfig {
+    /// Units of one query that are read and evaluated at the same time.
+    pub parallelism: NonZeroUsize,
+}
+
+impl Default for EngineConfig {
+    /// One unit per core.
+    fn default() -> Self {
+        Self { parallelism: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN) }
+    }
+}
+
+/// What the engine remembers of a tenant between queries. Bounded by the blocks and live batches it has.
+#[derive(Default)]
+struct TenantSources {
+    blocks: Mutex<HashMap<Ulid, Arc<Source>>>,
+    live: LiveSources,
+    shared: SharedTraces,
+}
+
+/// Blocks opened at the same time when a query meets many new ones.
+const BLOCKS_OPENING_MAX: usize = 16;
+
+impl Engine {
+    pub fn new(storage: Storage, live: Arc<dyn LiveData>, config: EngineConfig) -> Self {
+        Self(Arc::new(Inner { storage, live, config, tenants: Mutex::default() }))
+    }
+
+    /// Everything a tenant has at this moment.
+    pub(crate) async fn sources(&self, tenant: &TenantId) -> Result<Sources, QueryError> {
+        // Live data first, then the table: a generation committed in between is in both, and is left out by
+        // its transaction. The other way round it could be in neither.
+        let live = self.0.live.live(tenant);
+        let known = Arc::clone(self.0.tenants.lock().entry(tenant.clone()).or_default());
+        let mut all = self.blocks_and_transactions(tenant, &known, &live).await?;
+        let batches = all.live.iter().flat_map(|generation| &generation.batches);
+        let mut sources = known.live.of(batches);
+        sources.append(&mut all.blocks);
+        let split = known.shared.split(&sources).await?;
+        Ok(Sources { all: sources, split: Arc::new(split) })
+    }
+
+    async fn blocks_and_transactions(
+        &self,
+        tenant: &TenantId,
+        known: &TenantSources,
+        live: &[LiveGeneration],
+    ) -> Result<Found, QueryError> {
+        let failed = |e: storage::StorageError| QueryError::new(e.kind(), format!("cannot read the table of tenant {tenant}: {e}"));
+        let Some(table) = self.0.storage.existing_table(tenant).await.map_err(failed)? else {
+            return Ok(Found { blocks: vec![], live: live.to_vec() });
+        };
+        let snapshot = table.snapshot();
+        let committed = |generation: &&LiveGeneration| match (generation.segment, snapshot.transactions.get(&generation.ingester)) {
+            (Some(segment), Some(version)) => i64::try_from(segment).is_ok_and(|segment| segment <= *version),
+            _ => false,
+        };
+        let live = live.iter().filter(|generation| !committed(generation)).cloned().collect();
+        let remembered = known.blocks.lock().clone();
+        let blocks: Vec<Arc<Source>> = stream::iter(snapshot.blocks.iter().cloned())
+            .map(|entry| {
+                let remembered = remembered.get(&entry.id).cloned();
+                async move {
+                    if let Some(source) = remembered {
+                        return Ok(source);
+                    }
+                    let block = self.0.storage.open_block(tenant, &entry).await;
+                    let block = block.map_err(|e| QueryError::new(e.kind(), format!("block {} cannot be opened: {e}", entry.id)))?;
+                    Source::block(block)
+                }
+            })
+            .buffered(BLOCKS_OPENING_MAX)
+            .try_collect()
+            .await?;
+        let ids = snapshot.blocks.iter().map(|entry| entry.id);
+        *known.blocks.lock() = ids.zip(blocks.iter().cloned()).collect();
+        Ok(Found { blocks, live })
+    }
+
+    /// Works on every unit, as many at a time as configured; results come in the order of the units.
+    /// Dropping the future stops the work.
+    pub(crate) async fn each_unit<T, W, F>(&self, units: Vec<Unit>, work: W) -> Result<Vec<T>, QueryError>
+    where
+        T: Send + 'static,
+        W: Fn(Unit) -> F,
+        F: Future<Output = Result<T, QueryError>> + Send + 'static,
+    {
+        if units.len() == 1 {
+            let mut results = vec![];
+            for unit in units {
+                results.push(work(unit).await?);
+            }
+            return Ok(results);
+        }
+        stream::iter(units)
+            .map(|unit| {
+                let task = AbortOnDropHandle::new(tokio::spawn(work(unit)));
+                async move {
+                    task.await.unwrap_or_else(|e| Err(QueryError::new(ErrorKind::Internal, format!("a part of the query failed: {e}"))))
+                }
+            })
+            .buffered(self.0.config.parallelism.get())
+            .try_collect()
+            .await
+    }
+}
+
+struct Found {
+    blocks: Vec<Arc<Source>>,
+    live: Vec<LiveGeneration>,
+}
+
+/// Split traces merged at a time: bounds the memory of merging at some thousands of spans per trace.
+pub(crate) const MERGE_TRACES_MAX: usize = 2048;
+
+/// The ids in chunks that can be merged at once.
+pub(crate) fn merge_chunks(mut ids: Vec<TraceId>) -> Vec<Arc<Vec<TraceId>>> {
+    ids.sort_unstable();
+    ids.dedup();
+    ids.chunks(MERGE_TRACES_MAX).map(|chunk| Arc::new(chunk.to_vec())).collect()
+}

@@ -1,0 +1,133 @@
+//! All spans that match a condition, wherever they are, each exactly once.
+
+use std::{collections::{BTreeSet, HashSet}, sync::Arc};
+
+use arrow::{
+    array::{AsArray, BooleanArray, RecordBatch},
+    compute::filter_record_batch,
+};
+use block::schema;
+use datafusion::{
+    logical_expr::Operator,
+    physical_expr::{PhysicalExpr, expressions::{BinaryExpr, Column, Literal}},
+    scalar::ScalarValue,
+};
+use model::TraceId;
+use traceql::ast::FieldExpr;
+
+use crate::{
+    engine::{Engine, merge_chunks},
+    layout::Layout,
+    predicate::{Constant, Predicate, compile},
+    request::{QueryError, TimeRange},
+    scan::{Reads, Scan, read_memory},
+    source::{Source, Sources},
+    traces::{Columns, TraceRows},
+};
+
+/// Which spans.
+pub struct Matching<'a> {
+    /// `None` matches all.
+    pub condition: Option<&'a FieldExpr>,
+    /// Spans whose start lies within the bounds, both included.
+    pub started: Option<TimeRange>,
+    /// The columns to return.
+    pub columns: Columns<'a>,
+}
+
+impl Engine {
+    /// Calls `work` on the matching rows, in parts. Parts arrive in no particular order of time.
+    pub(crate) async fn each_match<T, W>(
+        &self,
+        sources: &Sources,
+        matching: &Matching<'_>,
+        reads: &Arc<Reads>,
+        work: W,
+    ) -> Result<Vec<T>, QueryError>
+    where
+        T: Send + 'static,
+        W: Fn(TraceRows) -> Result<T, QueryError> + Clone + Send + Sync + 'static,
+    {
+        let mut results = vec![];
+        for source in sources.all.iter().filter(|source| source.overlaps(matching.started)) {
+            let Some(scan) = scan_of(matching, source.layout(), source.within(matching.started))? else { continue };
+            let units = source.units(&scan, reads)?;
+            let part = Arc::new(Part { scan, source: Arc::clone(source), split: Arc::clone(&sources.split) });
+            let done = self
+                .each_unit(units, |unit| {
+                    let (part, reads, work) = (Arc::clone(&part), Arc::clone(reads), work.clone());
+                    async move { work(part.rows(unit.read(&part.scan, &reads).await?)?) }
+                })
+                .await?;
+            results.extend(done);
+        }
+        for chunk in merge_chunks(sources.split.iter().copied().collect()) {
+            let Some(rows) = self.merged(sources, &chunk, reads).await? else { continue };
+            let Some(scan) = scan_of(matching, &rows.layout, false)? else { continue };
+            let records = read_memory(&rows.records, &scan, reads)?;
+            let layout = Layout { schema: records.schema(), catalogue: rows.layout.catalogue };
+            results.push(work(TraceRows { records, layout })?);
+        }
+        Ok(results)
+    }
+}
+
+struct Part {
+    scan: Scan,
+    source: Arc<Source>,
+    split: Arc<HashSet<TraceId>>,
+}
+
+impl Part {
+    /// The rows without those of split traces.
+    fn rows(&self, records: RecordBatch) -> Result<TraceRows, QueryError> {
+        let records = if self.split.is_empty() || records.num_rows() == 0 {
+            records
+        } else {
+            let ids = records
+                .column_by_name(schema::TRACE_ID)
+                .ok_or_else(|| QueryError::internal("rows without trace ids"))?
+                .as_fixed_size_binary();
+            let whole = |row| TraceId::from_slice(ids.value(row)).is_none_or(|id| !self.split.contains(&id));
+            let keep: BooleanArray = (0..ids.len()).map(|row| Some(whole(row))).collect();
+            filter_record_batch(&records, &keep).map_err(QueryError::internal)?
+        };
+        let layout = Layout { schema: records.schema(), catalogue: Arc::clone(&self.source.layout().catalogue) };
+        Ok(TraceRows { records, layout })
+    }
+}
+
+/// `None` if nothing in the layout can match.
+fn scan_of(matching: &Matching<'_>, layout: &Layout, within: bool) -> Result<Option<Scan>, QueryError> {
+    let mut predicate = match matching.condition {
+        Some(condition) => Some(compile(condition, layout)?),
+        None => None,
+    };
+    match predicate.as_ref().and_then(Predicate::constant) {
+        Some(Constant::Never) => return Ok(None),
+        Some(Constant::Always) => predicate = None,
+        None => {}
+    }
+    if let (false, Some(range)) = (within, matching.started) {
+        let started = started_within(layout, range)?;
+        predicate = Some(match predicate {
+            Some(other) => Predicate::new(Arc::new(BinaryExpr::new(started, Operator::And, other.expr))),
+            None => Predicate::new(started),
+        });
+    }
+    let columns = (matching.columns)(layout)?.map(|mut names: BTreeSet<String>| {
+        names.insert(schema::TRACE_ID.into());
+        names.into_iter().collect()
+    });
+    Ok(Some(Scan { predicate, traces: None, columns }))
+}
+
+fn started_within(layout: &Layout, range: TimeRange) -> Result<Arc<dyn PhysicalExpr>, QueryError> {
+    let index = layout.schema.index_of(schema::START_TIME).map_err(QueryError::internal)?;
+    let bound = |op, value| {
+        let start: Arc<dyn PhysicalExpr> = Arc::new(Column::new(schema::START_TIME, index));
+        let literal = Arc::new(Literal::new(ScalarValue::Int64(Some(value))));
+        Arc::new(BinaryExpr::new(start, op, literal)) as Arc<dyn PhysicalExpr>
+    };
+    Ok(Arc::new(BinaryExpr::new(bound(Operator::GtEq, range.start), Operator::And, bound(Operator::LtEq, range.end))))
+}

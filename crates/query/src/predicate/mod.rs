@@ -1,0 +1,92 @@
+//! From a TraceQL field expression to a DataFusion expression over the columns of one layout.
+//!
+//! A comparison of a name with a literal becomes a plain comparison of columns wherever the values have a
+//! column of their own, so that statistics can prune and the scan can filter before it decodes the rest.
+//! What columns cannot say (key/value lists, events, links, arithmetic, name against name) becomes one of
+//! our own expressions, with the same meaning. An expression that is null or false does not match.
+
+mod compile;
+mod nested;
+mod pattern;
+mod rowwise;
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use arrow::datatypes::{Schema, SchemaRef};
+use datafusion::{
+    logical_expr::Operator,
+    physical_expr::{
+        PhysicalExpr,
+        expressions::{BinaryExpr, Column},
+        utils::{collect_columns, reassign_expr_columns},
+    },
+};
+
+pub use compile::compile;
+
+use crate::request::QueryError;
+
+/// A compiled predicate and the columns it reads.
+#[derive(Clone, Debug)]
+pub struct Predicate {
+    pub expr: Arc<dyn PhysicalExpr>,
+    pub columns: BTreeSet<String>,
+}
+
+/// What a predicate says without looking at rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Constant {
+    Always,
+    Never,
+}
+
+impl Predicate {
+    pub fn new(expr: Arc<dyn PhysicalExpr>) -> Self {
+        let columns = collect_columns(&expr).iter().map(|c| c.name().to_owned()).collect();
+        Self { expr, columns }
+    }
+
+    pub fn constant(&self) -> Option<Constant> {
+        use datafusion::{physical_expr::expressions::Literal, scalar::ScalarValue};
+        match self.expr.downcast_ref::<Literal>()?.value() {
+            ScalarValue::Boolean(Some(true)) => Some(Constant::Always),
+            ScalarValue::Boolean(_) => Some(Constant::Never),
+            _ => None,
+        }
+    }
+
+    /// The same predicate over a schema that holds at least its columns, perhaps at other positions.
+    pub fn over(&self, schema: &Schema) -> Result<Arc<dyn PhysicalExpr>, QueryError> {
+        reassign_expr_columns(Arc::clone(&self.expr), schema).map_err(QueryError::internal)
+    }
+
+    /// The parts that all have to hold, those that read plain columns only first.
+    pub fn conjuncts(&self) -> Vec<Predicate> {
+        let mut parts = vec![];
+        split(&self.expr, &mut parts);
+        let mut parts: Vec<_> = parts.into_iter().map(Predicate::new).collect();
+        parts.sort_by_key(|part| part.columns.iter().any(|c| is_nested(c)));
+        parts
+    }
+}
+
+fn split(expr: &Arc<dyn PhysicalExpr>, parts: &mut Vec<Arc<dyn PhysicalExpr>>) {
+    match expr.downcast_ref::<BinaryExpr>() {
+        Some(binary) if *binary.op() == Operator::And => {
+            split(binary.left(), parts);
+            split(binary.right(), parts);
+        }
+        _ => parts.push(Arc::clone(expr)),
+    }
+}
+
+fn is_nested(column: &str) -> bool {
+    use block::schema::{EVENTS, LINKS, RESOURCE_ATTRIBUTES, SCOPE_ATTRIBUTES, SPAN_ATTRIBUTES};
+    [EVENTS, LINKS, RESOURCE_ATTRIBUTES, SCOPE_ATTRIBUTES, SPAN_ATTRIBUTES].contains(&column)
+}
+
+/// A reference to a column of `schema`; `None` if it has none of that name.
+fn column(schema: &SchemaRef, name: &str) -> Option<Arc<dyn PhysicalExpr>> {
+    let (index, _) = schema.column_with_name(name)?;
+    Some(Arc::new(Column::new(name, index)))
+}

@@ -1,0 +1,285 @@
+//! Reads rows of one source: a batch in memory, or a block.
+//!
+//! A block is read a row group at a time. The writer never lets a trace cross a row group, so every unit
+//! holds its traces whole, and units can be read and evaluated side by side.
+
+use std::{
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use arrow::{
+    array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions},
+    compute::{concat_batches, filter_record_batch},
+    datatypes::{Schema, SchemaRef},
+};
+use block::schema;
+use bytes::Bytes;
+use datafusion::physical_expr::PhysicalExpr;
+use futures::{FutureExt, TryStreamExt, future::BoxFuture};
+use model::TraceId;
+use parquet::{
+    arrow::{
+        ParquetRecordBatchStreamBuilder, ProjectionMask,
+        arrow_reader::{
+            ArrowPredicate, ArrowPredicateFn, ArrowReaderMetadata, ArrowReaderOptions, RowFilter, RowSelection,
+        },
+        async_reader::AsyncFileReader,
+    },
+    errors::ParquetError,
+    file::{metadata::ParquetMetaData, page_index::column_index::ColumnIndexMetaData},
+};
+use storage::OpenBlock;
+
+use crate::{layout::Layout, predicate::Predicate, prune, request::QueryError};
+
+/// Rows decoded at a time. Large enough that per-batch work vanishes, small enough to stay in cache.
+const BATCH_ROWS: usize = 16_384;
+
+/// What a query has read so far. Shared by all its scans.
+#[derive(Debug, Default)]
+pub struct Reads {
+    pub bytes: AtomicU64,
+    pub spans: AtomicU64,
+    pub row_groups_pruned: AtomicU64,
+}
+
+/// A block opened for reading rows.
+#[derive(Debug)]
+pub struct BlockReader {
+    pub block: Arc<OpenBlock>,
+    metadata: ArrowReaderMetadata,
+    pub layout: Layout,
+}
+
+/// What to read.
+#[derive(Clone, Debug, Default)]
+pub struct Scan {
+    /// Only rows for which this holds.
+    pub predicate: Option<Predicate>,
+    /// Only rows of these traces, ascending.
+    pub traces: Option<Arc<Vec<TraceId>>>,
+    /// Columns to return; those a source does not have are left out. `None` returns all.
+    pub columns: Option<Vec<String>>,
+}
+
+impl BlockReader {
+    pub fn new(block: Arc<OpenBlock>) -> Result<Self, QueryError> {
+        let footer = Arc::clone(block.footer());
+        let metadata = ArrowReaderMetadata::try_new(footer, ArrowReaderOptions::new()).map_err(QueryError::internal)?;
+        let layout = Layout { schema: Arc::clone(metadata.schema()), catalogue: Arc::clone(block.catalogue()) };
+        Ok(Self { block, metadata, layout })
+    }
+
+    /// The row groups that can hold rows for `scan`, in file order.
+    pub fn row_groups(&self, scan: &Scan, reads: &Reads) -> Result<Vec<usize>, QueryError> {
+        let all = self.metadata.metadata().num_row_groups();
+        let mut keep = match &scan.predicate {
+            Some(predicate) => prune::row_groups(predicate, &self.layout.schema, self.metadata.metadata())?,
+            None => vec![true; all],
+        };
+        if let Some(traces) = &scan.traces {
+            let ranges = prune::trace_ranges(self.metadata.metadata(), self.trace_id_column());
+            for (kept, range) in keep.iter_mut().zip(ranges) {
+                *kept &= range.is_none_or(|(low, high)| any_within(traces, &low, &high));
+            }
+        }
+        reads.row_groups_pruned.fetch_add(keep.iter().filter(|k| !**k).count() as u64, Ordering::Relaxed);
+        Ok((0..all).filter(|i| keep[*i]).collect())
+    }
+
+    pub fn rows(&self, row_group: usize) -> u64 {
+        self.metadata.metadata().row_group(row_group).num_rows() as u64
+    }
+
+    /// The rows of one row group, in order.
+    pub async fn read(&self, row_group: usize, scan: &Scan, reads: &Arc<Reads>) -> Result<RecordBatch, QueryError> {
+        let mut conjuncts: Vec<Box<dyn ArrowPredicate>> = vec![];
+        let file = BlockFile { block: Arc::clone(&self.block), footer: Arc::clone(self.metadata.metadata()), reads: Arc::clone(reads) };
+        let mut builder = ParquetRecordBatchStreamBuilder::new_with_metadata(file, self.metadata.clone())
+            .with_row_groups(vec![row_group])
+            .with_batch_size(BATCH_ROWS);
+        if let Some(traces) = &scan.traces {
+            if let Some(selection) = self.pages_of(row_group, traces) {
+                builder = builder.with_row_selection(selection);
+            }
+            conjuncts.push(self.trace_filter(Arc::clone(traces)));
+        }
+        if let Some(predicate) = &scan.predicate {
+            for conjunct in predicate.conjuncts() {
+                conjuncts.push(self.row_filter(&conjunct)?);
+            }
+        }
+        let projection = match &scan.columns {
+            Some(columns) => self.mask(columns.iter().map(String::as_str)),
+            None => ProjectionMask::all(),
+        };
+        let stream = builder
+            .with_projection(projection)
+            .with_row_filter(RowFilter::new(conjuncts))
+            .build()
+            .map_err(|e| self.failed(e))?;
+        let schema = Arc::clone(stream.schema());
+        let batches: Vec<RecordBatch> = stream.try_collect().await.map_err(|e| self.failed(e))?;
+        reads.spans.fetch_add(self.rows(row_group), Ordering::Relaxed);
+        concat_batches(&schema, &batches).map_err(QueryError::internal)
+    }
+
+    fn failed(&self, error: ParquetError) -> QueryError {
+        QueryError::new(model::ErrorKind::Corrupt, format!("block {} cannot be read: {error}", self.block.id()))
+    }
+
+    fn trace_id_column(&self) -> usize {
+        self.layout.schema.index_of(schema::TRACE_ID).unwrap_or(0)
+    }
+
+    fn mask<'a>(&self, columns: impl Iterator<Item = &'a str>) -> ProjectionMask {
+        let roots = columns.filter_map(|name| self.layout.schema.index_of(name).ok());
+        ProjectionMask::roots(self.metadata.parquet_schema(), roots)
+    }
+
+    fn row_filter(&self, predicate: &Predicate) -> Result<Box<dyn ArrowPredicate>, QueryError> {
+        let mask = self.mask(predicate.columns.iter().map(String::as_str));
+        // The filter is handed its columns in file order.
+        let mut indices: Vec<usize> =
+            predicate.columns.iter().filter_map(|name| self.layout.schema.index_of(name).ok()).collect();
+        indices.sort_unstable();
+        let narrow = self.layout.schema.project(&indices).map_err(QueryError::internal)?;
+        let expr = predicate.over(&narrow)?;
+        Ok(Box::new(ArrowPredicateFn::new(mask, move |batch| evaluate(&expr, &batch))))
+    }
+
+    fn trace_filter(&self, traces: Arc<Vec<TraceId>>) -> Box<dyn ArrowPredicate> {
+        let mask = self.mask([schema::TRACE_ID].into_iter());
+        Box::new(ArrowPredicateFn::new(mask, move |batch| {
+            let ids = batch.column(0).as_fixed_size_binary();
+            let wanted = |row| TraceId::from_slice(ids.value(row)).is_some_and(|id| traces.binary_search(&id).is_ok());
+            Ok((0..ids.len()).map(|row| Some(wanted(row))).collect())
+        }))
+    }
+
+    /// The pages of a row group that can hold one of `traces`, by the page index of the trace id column.
+    fn pages_of(&self, row_group: usize, traces: &[TraceId]) -> Option<RowSelection> {
+        let column = self.trace_id_column();
+        let metadata = self.metadata.metadata();
+        let ColumnIndexMetaData::FIXED_LEN_BYTE_ARRAY(index) = metadata.column_index()?.get(row_group)?.get(column)? else {
+            return None;
+        };
+        let pages = metadata.offset_index()?.get(row_group)?.get(column)?.page_locations();
+        let end = usize::try_from(metadata.row_group(row_group).num_rows()).ok()?;
+        let row = |page: usize| pages.get(page).map_or(end, |p| usize::try_from(p.first_row_index).unwrap_or(end));
+        let mut ranges: Vec<Range<usize>> = vec![];
+        for page in 0..pages.len() {
+            let bounds = (
+                index.min_value(page).and_then(TraceId::from_slice),
+                index.max_value(page).and_then(TraceId::from_slice),
+            );
+            let wanted = match bounds {
+                (Some(low), Some(high)) => any_within(traces, &low, &high),
+                _ => true,
+            };
+            if wanted {
+                ranges.push(row(page)..row(page + 1));
+            }
+        }
+        Some(RowSelection::from_consecutive_ranges(ranges.into_iter(), end))
+    }
+}
+
+/// Whether any of the ascending `ids` lies within the bounds.
+fn any_within(ids: &[TraceId], low: &TraceId, high: &TraceId) -> bool {
+    let first = ids.partition_point(|id| id < low);
+    ids.get(first).is_some_and(|id| id <= high)
+}
+
+/// The rows of a batch in memory, in order. `layout` is the batch's.
+pub fn read_memory(records: &RecordBatch, scan: &Scan, reads: &Reads) -> Result<RecordBatch, QueryError> {
+    reads.spans.fetch_add(records.num_rows() as u64, Ordering::Relaxed);
+    let rows = match &scan.traces {
+        Some(traces) => {
+            let ids = records.column_by_name(schema::TRACE_ID).map(|c| c.as_fixed_size_binary().clone());
+            let ids = ids.ok_or_else(|| QueryError::internal("a batch without trace ids"))?;
+            let mask: BooleanArray = (0..ids.len())
+                .map(|row| Some(TraceId::from_slice(ids.value(row)).is_some_and(|id| traces.binary_search(&id).is_ok())))
+                .collect();
+            filter_record_batch(records, &mask).map_err(QueryError::internal)?
+        }
+        None => records.clone(),
+    };
+    let mask = match &scan.predicate {
+        Some(predicate) => {
+            let expr = predicate.over(&rows.schema())?;
+            Some(evaluate(&expr, &rows).map_err(QueryError::internal)?)
+        }
+        None => None,
+    };
+    let rows = match &scan.columns {
+        Some(columns) => project(&rows, columns)?,
+        None => rows,
+    };
+    match mask {
+        Some(mask) => filter_record_batch(&rows, &mask).map_err(QueryError::internal),
+        None => Ok(rows),
+    }
+}
+
+/// The named columns that the batch has, in its order.
+fn project(batch: &RecordBatch, columns: &[String]) -> Result<RecordBatch, QueryError> {
+    let schema = batch.schema();
+    let mut indices: Vec<usize> = columns.iter().filter_map(|name| schema.index_of(name).ok()).collect();
+    indices.sort_unstable();
+    indices.dedup();
+    let fields: Vec<_> = indices.iter().map(|i| Arc::clone(&schema.fields()[*i])).collect();
+    let arrays: Vec<ArrayRef> = indices.iter().map(|i| Arc::clone(batch.column(*i))).collect();
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    let schema: SchemaRef = Arc::new(Schema::new(fields));
+    RecordBatch::try_new_with_options(schema, arrays, &options).map_err(QueryError::internal)
+}
+
+/// A condition on every row; null counts as false.
+pub fn evaluate(expr: &Arc<dyn PhysicalExpr>, batch: &RecordBatch) -> Result<BooleanArray, arrow::error::ArrowError> {
+    let external = |e: datafusion::error::DataFusionError| arrow::error::ArrowError::ExternalError(Box::new(e));
+    let array = expr.evaluate(batch).map_err(external)?.into_array(batch.num_rows()).map_err(external)?;
+    let verdicts = array.as_boolean();
+    Ok(match verdicts.null_count() {
+        0 => verdicts.clone(),
+        _ => arrow::compute::prep_null_mask_filter(verdicts),
+    })
+}
+
+/// Parquet's view of an open block: checked, cached bytes and a footer already in memory.
+struct BlockFile {
+    block: Arc<OpenBlock>,
+    footer: Arc<ParquetMetaData>,
+    reads: Arc<Reads>,
+}
+
+impl AsyncFileReader for BlockFile {
+    fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes, ParquetError>> {
+        async move {
+            let mut parts = self.get_byte_ranges(vec![range]).await?;
+            parts.pop().ok_or_else(|| ParquetError::General("a read returned nothing".into()))
+        }
+        .boxed()
+    }
+
+    fn get_byte_ranges(&mut self, ranges: Vec<Range<u64>>) -> BoxFuture<'_, Result<Vec<Bytes>, ParquetError>> {
+        async move {
+            let bytes: u64 = ranges.iter().map(|r| r.end - r.start).sum();
+            self.reads.bytes.fetch_add(bytes, Ordering::Relaxed);
+            self.block.read(&ranges).await.map_err(|e| ParquetError::External(Box::new(e)))
+        }
+        .boxed()
+    }
+
+    fn get_metadata<'a>(
+        &'a mut self,
+        _: Option<&'a ArrowReaderOptions>,
+    ) -> BoxFuture<'a, Result<Arc<ParquetMetaData>, ParquetError>> {
+        let footer = Arc::clone(&self.footer);
+        async move { Ok(footer) }.boxed()
+    }
+}

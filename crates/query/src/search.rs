@@ -1,0 +1,509 @@
+//! Search: the newest traces that have spansets, and their first spans.
+//!
+//! Two passes. The first reads only what decides: which traces match, and when they start. The second
+//! fetches whole traces for the few winners and evaluates the query on them again, for what is shown.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, atomic::Ordering},
+};
+
+use arrow::{array::AsArray, datatypes::Int64Type};
+use block::schema;
+use model::{ErrorKind, SpanId, TenantId, TraceId};
+use proto::{otlp::common::v1::{AnyValue, KeyValue, any_value}, tempopb};
+use traceql::ast::{Attribute, AttributeName, FieldExpr, Intrinsic, Pipeline, QueryBody, Scope, SpanOfName};
+
+use crate::{
+    engine::{Engine, merge_chunks},
+    layout::Layout,
+    legacy,
+    mentioned::{has_own_field, in_field, names, shown_key},
+    predicate::{Constant, compile},
+    reader::{Reader, Strings},
+    request::{QueryError, SearchFilter, SearchRequest, TimeRange},
+    scan::{Reads, Scan},
+    source::{Source, Sources, Unit},
+    spansets::{BoundPipeline, Spanset, everything, rows_needed, single_filter, trace_runs},
+    traces::TraceRows,
+    value::Value,
+};
+
+/// What is shown for a trace whose root span is not there.
+const ROOT_MISSING: &str = "<root span not yet received>";
+
+/// A search, ready to run on any layout.
+pub(crate) struct Plan {
+    pub pipeline: Pipeline,
+    /// Holds on every row the pipeline looks at.
+    pub needed: Option<FieldExpr>,
+    /// Every matching row is a result: no evaluation per trace is needed to decide.
+    pub single: bool,
+    /// The filter asks about the trace as a whole, so that a part of a trace cannot answer it.
+    pub asks_whole_trace: bool,
+    pub shown: Vec<Attribute>,
+    /// Tempo's old search answers without spans.
+    pub legacy: Option<legacy::Tags>,
+}
+
+impl Plan {
+    fn new(filter: &SearchFilter) -> Result<Self, QueryError> {
+        match filter {
+            SearchFilter::TraceQl(text) if text.trim().is_empty() => Ok(Self::of(everything())),
+            SearchFilter::TraceQl(text) => {
+                let query = traceql::parse(text).map_err(|e| QueryError::invalid(format!("invalid TraceQL query: {e}")))?;
+                match query.body {
+                    QueryBody::Search(pipeline) => Ok(Self::of(pipeline)),
+                    QueryBody::Metrics(_) => Err(QueryError::invalid(
+                        "invalid TraceQL query: this is a metrics query; send it to /api/metrics/query_range, or leave out the metrics function to search",
+                    )),
+                }
+            }
+            SearchFilter::Tags { tags, duration_min_ns, duration_max_ns } => {
+                let tags = legacy::Tags::new(tags, *duration_min_ns, *duration_max_ns);
+                Ok(Self { legacy: Some(tags), single: false, asks_whole_trace: true, ..Self::of(everything()) })
+            }
+        }
+    }
+
+    pub fn of(pipeline: Pipeline) -> Self {
+        let needed = rows_needed(&pipeline);
+        let shown = names(&pipeline);
+        Self {
+            single: single_filter(&pipeline).is_some(),
+            asks_whole_trace: shown.iter().any(asks_whole_trace) || needed.as_ref().is_none_or(mentions_whole_trace),
+            needed,
+            shown,
+            pipeline,
+            legacy: None,
+        }
+    }
+}
+
+fn mentions_whole_trace(expr: &FieldExpr) -> bool {
+    let mut found = vec![];
+    in_field(expr, &mut found);
+    found.iter().any(asks_whole_trace)
+}
+
+/// Whether a name's value depends on other spans of the trace.
+pub(crate) fn asks_whole_trace(attribute: &Attribute) -> bool {
+    attribute.of_parent
+        || matches!(
+            attribute.name,
+            AttributeName::Intrinsic(
+                Intrinsic::TraceDuration
+                    | Intrinsic::RootName
+                    | Intrinsic::RootServiceName
+                    | Intrinsic::ChildCount
+                    | Intrinsic::NestedSetLeft
+                    | Intrinsic::NestedSetRight
+                    | Intrinsic::NestedSetParent
+                    | Intrinsic::Parent
+            )
+        )
+}
+
+/// A trace that matches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Winner {
+    start: i64,
+    id: TraceId,
+}
+
+/// What one unit brings.
+#[derive(Default)]
+struct UnitResult {
+    winners: Vec<Winner>,
+    /// Split traces with rows that match: to be evaluated whole.
+    touched: Vec<TraceId>,
+    traces: u32,
+}
+
+impl Engine {
+    pub async fn search(&self, tenants: &[TenantId], request: SearchRequest) -> Result<tempopb::SearchResponse, QueryError> {
+        let plan = Arc::new(Plan::new(&request.filter)?);
+        let reads = Arc::new(Reads::default());
+        let mut traces = vec![];
+        let mut metrics = tempopb::SearchMetrics::default();
+        for tenant in tenants {
+            let sources = self.sources(tenant).await?;
+            let (winners, inspected) = self.winners(&sources, &plan, &request, &reads).await?;
+            metrics.inspected_traces += inspected;
+            metrics.total_blocks += sources.blocks();
+            metrics.total_block_bytes += sources.block_bytes();
+            traces.extend(self.show(&sources, &plan, &request, &winners, &reads).await?);
+        }
+        // Newest first; ids decide between equals so that the same data gives the same answer.
+        traces.sort_by(|a: &tempopb::TraceSearchMetadata, b| {
+            (b.start_time_unix_nano, &a.trace_id).cmp(&(a.start_time_unix_nano, &b.trace_id))
+        });
+        traces.truncate(request.limit);
+        metrics.inspected_bytes = reads.bytes.load(Ordering::Relaxed);
+        metrics.inspected_spans = reads.spans.load(Ordering::Relaxed);
+        (metrics.completed_jobs, metrics.total_jobs) = (1, 1);
+        Ok(tempopb::SearchResponse { traces, metrics: Some(metrics) })
+    }
+
+    /// The newest traces that match, at most `limit`.
+    async fn winners(
+        &self,
+        sources: &Sources,
+        plan: &Arc<Plan>,
+        request: &SearchRequest,
+        reads: &Arc<Reads>,
+    ) -> Result<(Vec<Winner>, u32), QueryError> {
+        let mut winners: Vec<Winner> = vec![];
+        let mut touched: BTreeSet<TraceId> = BTreeSet::new();
+        let mut inspected = 0;
+        if plan.asks_whole_trace {
+            touched.extend(sources.split.iter().copied());
+        }
+        let mut order: Vec<&Arc<Source>> = sources.all.iter().collect();
+        order.sort_by_key(|source| std::cmp::Reverse(source.range.end));
+        for source in order {
+            let in_range = source.overlaps(request.range);
+            if !in_range && sources.split.is_empty() {
+                continue;
+            }
+            // Nothing in an older source can start after the oldest winner of a full list. Split traces are
+            // found from their newest part, so those of older parts only are older still.
+            if winners.len() >= request.limit && source.range.end < winners[request.limit - 1].start {
+                break;
+            }
+            let Some(work) = UnitWork::new(source, sources, plan, request, in_range, reads)? else { continue };
+            let units = source.units(&work.scan, reads)?;
+            let work = Arc::new(work);
+            let results = self
+                .each_unit(units, |unit| {
+                    let work = Arc::clone(&work);
+                    async move { work.run(unit).await }
+                })
+                .await?;
+            for result in results {
+                winners.extend(result.winners);
+                touched.extend(result.touched);
+                inspected += result.traces;
+            }
+            keep_newest(&mut winners, request.limit);
+        }
+        for chunk in merge_chunks(touched.into_iter().collect()) {
+            inspected += chunk.len() as u32;
+            if let Some(rows) = self.merged(sources, &chunk, reads).await? {
+                winners.extend(matching_traces(&rows, plan, request.range)?);
+                keep_newest(&mut winners, request.limit);
+            }
+        }
+        Ok((winners, inspected))
+    }
+
+    /// The result entries of the winners.
+    async fn show(
+        &self,
+        sources: &Sources,
+        plan: &Plan,
+        request: &SearchRequest,
+        winners: &[Winner],
+        reads: &Arc<Reads>,
+    ) -> Result<Vec<tempopb::TraceSearchMetadata>, QueryError> {
+        let ids: Vec<TraceId> = winners.iter().map(|w| w.id).collect();
+        let columns = |layout: &Layout| Ok(Some(shown_columns(plan, layout)?));
+        let mut shown = vec![];
+        for rows in self.whole_traces(sources, &ids, &columns, reads).await? {
+            show_traces(&rows, plan, request, &mut shown)?;
+        }
+        Ok(shown)
+    }
+}
+
+impl Sources {
+    pub(crate) fn blocks(&self) -> u32 {
+        self.all.iter().filter(|s| s.block_bytes().is_some()).count() as u32
+    }
+
+    pub(crate) fn block_bytes(&self) -> u64 {
+        self.all.iter().filter_map(|s| s.block_bytes()).sum()
+    }
+}
+
+fn keep_newest(winners: &mut Vec<Winner>, limit: usize) {
+    winners.sort_unstable_by_key(|w| (std::cmp::Reverse(w.start), w.id));
+    winners.dedup();
+    winners.truncate(limit);
+}
+
+/// The first pass over one source.
+struct UnitWork {
+    scan: Scan,
+    plan: Arc<Plan>,
+    pipeline: Option<BoundPipeline>,
+    layout: Layout,
+    split: Arc<std::collections::HashSet<TraceId>>,
+    range: Option<TimeRange>,
+    limit: usize,
+    reads: Arc<Reads>,
+}
+
+impl UnitWork {
+    /// `None` if the source cannot contribute.
+    fn new(
+        source: &Source,
+        sources: &Sources,
+        plan: &Arc<Plan>,
+        request: &SearchRequest,
+        in_range: bool,
+        reads: &Arc<Reads>,
+    ) -> Result<Option<Self>, QueryError> {
+        let layout = source.layout().clone();
+        let predicate = plan.needed.as_ref().map(|needed| compile(needed, &layout)).transpose()?;
+        let predicate = match predicate.as_ref().map(|p| p.constant()) {
+            Some(Some(Constant::Never)) => return Ok(None),
+            Some(Some(Constant::Always)) => None,
+            _ => predicate,
+        };
+        let mut columns: BTreeSet<String> = [schema::TRACE_ID, schema::TRACE_START, schema::TRACE_DURATION].map(String::from).into();
+        let pipeline = match plan.single {
+            true => None,
+            false => Some(BoundPipeline::bind(&plan.pipeline, &layout)?),
+        };
+        if let Some(pipeline) = &pipeline {
+            columns.extend(pipeline.columns());
+        }
+        if let Some(tags) = &plan.legacy {
+            columns.extend(tags.columns(&layout));
+        }
+        // Outside the range only parts of split traces are of interest.
+        let traces = (!in_range).then(|| {
+            let mut split: Vec<TraceId> = sources.split.iter().copied().collect();
+            split.sort_unstable();
+            Arc::new(split)
+        });
+        Ok(Some(Self {
+            scan: Scan { predicate, traces, columns: Some(columns.into_iter().collect()) },
+            plan: Arc::clone(plan),
+            pipeline,
+            layout,
+            split: Arc::clone(&sources.split),
+            range: if source.within(request.range) { None } else { request.range },
+            limit: request.limit,
+            reads: Arc::clone(reads),
+        }))
+    }
+
+    async fn run(&self, unit: Unit) -> Result<UnitResult, QueryError> {
+        let records = unit.read(&self.scan, &self.reads).await?;
+        let mut result = UnitResult::default();
+        if records.num_rows() == 0 {
+            return Ok(result);
+        }
+        let runs = trace_runs(&records)?;
+        result.traces = runs.len() as u32;
+        let times = TraceTimes::of(&records)?;
+        let mut matched = |row: usize| {
+            let id = times.id(row);
+            if self.split.contains(&id) {
+                result.touched.push(id);
+            } else if times.overlaps(row, self.range) {
+                result.winners.push(Winner { start: times.start(row), id });
+            }
+        };
+        match (&self.pipeline, &self.plan.legacy) {
+            (None, _) => runs.iter().for_each(|run| matched(run.start)),
+            (_, Some(tags)) => tags.matching(&records, &self.layout, &runs, &mut matched)?,
+            (Some(pipeline), None) => {
+                // A part of a split trace cannot tell whether the whole matches, so every part counts.
+                if !self.split.is_empty() {
+                    runs.iter().filter(|run| self.split.contains(&times.id(run.start))).for_each(|run| matched(run.start));
+                }
+                pipeline.evaluate(&records, |run, _| matched(run.start))?;
+            }
+        }
+        keep_newest(&mut result.winners, self.limit);
+        Ok(result)
+    }
+}
+
+/// The whole-trace times of rows.
+struct TraceTimes<'a> {
+    ids: &'a arrow::array::FixedSizeBinaryArray,
+    starts: &'a arrow::array::Int64Array,
+    durations: &'a arrow::array::Int64Array,
+}
+
+impl<'a> TraceTimes<'a> {
+    fn of(records: &'a arrow::array::RecordBatch) -> Result<Self, QueryError> {
+        let column = |name: &str| {
+            records.column_by_name(name).ok_or_else(|| QueryError::internal(format!("rows without column {name}")))
+        };
+        Ok(Self {
+            ids: column(schema::TRACE_ID)?.as_fixed_size_binary(),
+            starts: column(schema::TRACE_START)?.as_primitive::<Int64Type>(),
+            durations: column(schema::TRACE_DURATION)?.as_primitive::<Int64Type>(),
+        })
+    }
+
+    fn id(&self, row: usize) -> TraceId {
+        TraceId::from_slice(self.ids.value(row)).unwrap_or_default()
+    }
+
+    fn start(&self, row: usize) -> i64 {
+        self.starts.value(row)
+    }
+
+    fn overlaps(&self, row: usize, range: Option<TimeRange>) -> bool {
+        range.is_none_or(|range| {
+            let start = self.starts.value(row);
+            start <= range.end && start.saturating_add(self.durations.value(row)) >= range.start
+        })
+    }
+}
+
+/// The first pass over merged rows.
+fn matching_traces(rows: &TraceRows, plan: &Plan, range: Option<TimeRange>) -> Result<Vec<Winner>, QueryError> {
+    let times = TraceTimes::of(&rows.records)?;
+    let mut winners = vec![];
+    let mut matched = |row: usize| {
+        if times.overlaps(row, range) {
+            winners.push(Winner { start: times.start(row), id: times.id(row) });
+        }
+    };
+    match &plan.legacy {
+        Some(tags) => tags.matching(&rows.records, &rows.layout, &trace_runs(&rows.records)?, &mut matched)?,
+        None => BoundPipeline::bind(&plan.pipeline, &rows.layout)?.evaluate(&rows.records, |run, _| matched(run.start))?,
+    }
+    Ok(winners)
+}
+
+fn service_name() -> Attribute {
+    Attribute {
+        of_parent: false,
+        name: AttributeName::Key { scope: Some(Scope::Resource), key: "service.name".into() },
+        span: SpanOfName::default(),
+    }
+}
+
+fn shown_columns(plan: &Plan, layout: &Layout) -> Result<BTreeSet<String>, QueryError> {
+    let mut columns = BoundPipeline::bind(&plan.pipeline, layout)?.columns();
+    columns.extend(
+        [
+            schema::SPAN_ID,
+            schema::START_TIME,
+            schema::DURATION,
+            schema::STATUS_CODE,
+            schema::ROOT_SERVICE_NAME,
+            schema::ROOT_SPAN_NAME,
+            schema::TRACE_START,
+            schema::TRACE_DURATION,
+        ]
+        .map(String::from),
+    );
+    for name in plan.shown.iter().chain([&service_name()]) {
+        columns.extend(layout.places(name)?.columns().map(str::to_owned));
+    }
+    Ok(columns)
+}
+
+fn show_traces(
+    rows: &TraceRows,
+    plan: &Plan,
+    request: &SearchRequest,
+    shown: &mut Vec<tempopb::TraceSearchMetadata>,
+) -> Result<(), QueryError> {
+    let pipeline = BoundPipeline::bind(&plan.pipeline, &rows.layout)?;
+    let records = &rows.records;
+    let times = TraceTimes::of(records)?;
+    let text = |name: &str| records.column_by_name(name).and_then(Strings::new);
+    let (root_service, root_name) = (text(schema::ROOT_SERVICE_NAME), text(schema::ROOT_SPAN_NAME));
+    let service = Reader::new(&rows.layout.places(&service_name())?, records);
+    let status = records.column_by_name(schema::STATUS_CODE).map(|c| c.as_primitive::<arrow::datatypes::Int32Type>());
+    let spans = SpanWriter::new(rows, plan)?;
+    pipeline.evaluate(records, |run, spansets| {
+        let row = run.start;
+        let mut service_stats: HashMap<String, tempopb::ServiceStats> = HashMap::new();
+        if plan.legacy.is_none() {
+            for row in run {
+                let name = match service.first(row) {
+                    Some(Value::String(name)) => name,
+                    _ => String::new(),
+                };
+                let stats = service_stats.entry(name).or_default();
+                stats.span_count += 1;
+                stats.error_count += u32::from(status.is_some_and(|s| s.value(row) == 2));
+            }
+        }
+        let root = |text: &Option<Strings>| text.as_ref().and_then(|t| t.get(row)).map(str::to_owned);
+        let span_sets: Vec<tempopb::SpanSet> = match plan.legacy {
+            Some(_) => vec![],
+            None => spansets.iter().map(|set| spans.spanset(set, request.spans_per_spanset)).collect(),
+        };
+        shown.push(tempopb::TraceSearchMetadata {
+            trace_id: times.id(row).short_hex(),
+            root_service_name: root(&root_service).unwrap_or_else(|| match root(&root_name) {
+                Some(_) => String::new(),
+                None => ROOT_MISSING.into(),
+            }),
+            root_trace_name: root(&root_name).unwrap_or_default(),
+            start_time_unix_nano: times.start(row) as u64,
+            duration_ms: u32::try_from(times.durations.value(row) / 1_000_000).unwrap_or(u32::MAX),
+            span_set: span_sets.first().cloned(),
+            span_sets,
+            service_stats,
+        });
+    })
+}
+
+/// Writes the spans of result spansets.
+struct SpanWriter<'a> {
+    ids: &'a arrow::array::FixedSizeBinaryArray,
+    starts: &'a arrow::array::Int64Array,
+    durations: &'a arrow::array::Int64Array,
+    name: Option<Strings>,
+    shown: Vec<(String, Reader)>,
+}
+
+impl<'a> SpanWriter<'a> {
+    fn new(rows: &'a TraceRows, plan: &Plan) -> Result<Self, QueryError> {
+        let column = |name: &str| {
+            rows.records.column_by_name(name).ok_or_else(|| QueryError::new(ErrorKind::Internal, format!("rows without column {name}")))
+        };
+        let mut shown = vec![];
+        for name in plan.shown.iter().filter(|name| !has_own_field(name)) {
+            shown.push((shown_key(name), Reader::new(&rows.layout.places(name)?, &rows.records)));
+        }
+        let asks_name = plan.shown.iter().any(|a| matches!(a.name, AttributeName::Intrinsic(Intrinsic::Name)));
+        Ok(Self {
+            ids: column(schema::SPAN_ID)?.as_fixed_size_binary(),
+            starts: column(schema::START_TIME)?.as_primitive::<Int64Type>(),
+            durations: column(schema::DURATION)?.as_primitive::<Int64Type>(),
+            name: if asks_name { rows.records.column_by_name(schema::NAME).and_then(Strings::new) } else { None },
+            shown,
+        })
+    }
+
+    fn spanset(&self, set: &Spanset, spans_max: usize) -> tempopb::SpanSet {
+        let listed = if spans_max == 0 { set.rows.len() } else { spans_max };
+        tempopb::SpanSet {
+            spans: set.rows.iter().take(listed).map(|row| self.span(*row as usize)).collect(),
+            matched: set.rows.len() as u32,
+            attributes: set.attributes.iter().map(|(key, value)| key_value(key, value.as_ref())).collect(),
+        }
+    }
+
+    fn span(&self, row: usize) -> tempopb::Span {
+        let attributes = self.shown.iter().filter_map(|(key, reader)| Some(key_value(key, Some(&reader.first(row)?))));
+        tempopb::Span {
+            span_id: SpanId::from_slice(self.ids.value(row)).unwrap_or_default().to_string(),
+            name: self.name.as_ref().and_then(|n| n.get(row)).unwrap_or_default().to_owned(),
+            start_time_unix_nano: self.starts.value(row) as u64,
+            duration_nanos: self.durations.value(row) as u64,
+            attributes: attributes.collect(),
+        }
+    }
+}
+
+/// nil is shown as the word.
+pub(crate) fn key_value(key: &str, value: Option<&Value>) -> KeyValue {
+    let value = value.map_or_else(|| AnyValue { value: Some(any_value::Value::StringValue("nil".into())) }, Value::to_any);
+    KeyValue { key: key.to_owned(), value: Some(value), ..Default::default() }
+}
+

@@ -1,0 +1,252 @@
+//! The places a tenant's spans are in at one moment: blocks of a table snapshot and live batches.
+//!
+//! A trace that lies in more than one place is *split*. It is left out wherever it is found in part, and
+//! evaluated from all its rows merged, so that every answer is about whole traces. Which traces are split
+//! is known exactly: the ids of every two places are compared once, and the result is kept for as long as
+//! both exist.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use arrow::array::AsArray;
+use block::{batch::SpanBatch, schema};
+use model::TraceId;
+use parking_lot::Mutex;
+use storage::OpenBlock;
+
+use crate::{
+    layout::Layout,
+    request::{QueryError, TimeRange},
+    scan::{BlockReader, Reads, Scan, read_memory},
+};
+
+/// Names a source for as long as the process lives; never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SourceId(u64);
+
+#[derive(Debug)]
+pub struct Source {
+    pub id: SourceId,
+    pub data: SourceData,
+    /// The earliest start and the latest end of its spans, clamped to what a signed time can say.
+    pub range: TimeRange,
+    trace_ids: tokio::sync::OnceCell<Arc<Vec<TraceId>>>,
+}
+
+#[derive(Debug)]
+pub enum SourceData {
+    Memory(SpanBatch, Layout),
+    Block(BlockReader),
+}
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(0);
+
+impl Source {
+    fn new(data: SourceData, range: TimeRange) -> Arc<Self> {
+        let id = SourceId(NEXT_ID.fetch_add(1, Ordering::Relaxed));
+        Arc::new(Self { id, data, range, trace_ids: tokio::sync::OnceCell::new() })
+    }
+
+    pub fn memory(batch: SpanBatch) -> Arc<Self> {
+        let layout = Layout { schema: batch.records.schema(), catalogue: Arc::clone(&batch.catalogue) };
+        let range = memory_range(&batch);
+        Self::new(SourceData::Memory(batch, layout), range)
+    }
+
+    pub fn block(block: Arc<OpenBlock>) -> Result<Arc<Self>, QueryError> {
+        let entry = block.entry();
+        let range = TimeRange { start: entry.min_start_unix_nano, end: entry.max_end_unix_nano };
+        Ok(Self::new(SourceData::Block(BlockReader::new(block)?), range))
+    }
+
+    pub fn layout(&self) -> &Layout {
+        match &self.data {
+            SourceData::Memory(_, layout) => layout,
+            SourceData::Block(reader) => &reader.layout,
+        }
+    }
+
+    /// The size of its data file; `None` for live data.
+    pub fn block_bytes(&self) -> Option<u64> {
+        match &self.data {
+            SourceData::Memory(..) => None,
+            SourceData::Block(reader) => Some(reader.block.entry().size_bytes),
+        }
+    }
+
+    pub fn overlaps(&self, range: Option<TimeRange>) -> bool {
+        range.is_none_or(|range| self.range.start <= range.end && self.range.end >= range.start)
+    }
+
+    /// Whether every trace in it certainly overlaps `range`.
+    pub fn within(&self, range: Option<TimeRange>) -> bool {
+        range.is_none_or(|range| range.start <= self.range.start && self.range.end <= range.end)
+    }
+
+    /// The distinct ids of the traces in it, ascending. Kept once read: 16 bytes per trace.
+    pub async fn trace_ids(self: &Arc<Self>) -> Result<&Arc<Vec<TraceId>>, QueryError> {
+        self.trace_ids
+            .get_or_try_init(|| async {
+                let scan = Scan { columns: Some(vec![schema::TRACE_ID.into()]), ..Scan::default() };
+                let reads = Arc::new(Reads::default());
+                let mut ids = vec![];
+                for unit in self.units(&scan, &reads)? {
+                    let batch = unit.read(&scan, &reads).await?;
+                    let column = batch.column(0).as_fixed_size_binary();
+                    ids.extend((0..column.len()).filter_map(|row| TraceId::from_slice(column.value(row))));
+                    ids.dedup();
+                }
+                Ok(Arc::new(ids))
+            })
+            .await
+    }
+
+    /// Whether it may hold spans of a trace; never says no for one that is there.
+    pub fn may_hold(&self, id: &TraceId) -> bool {
+        match &self.data {
+            SourceData::Memory(batch, _) => {
+                let ids = batch.records.column(0).as_fixed_size_binary();
+                let (mut low, mut high) = (0, ids.len());
+                while low < high {
+                    let middle = usize::midpoint(low, high);
+                    match ids.value(middle).cmp(&id.0) {
+                        std::cmp::Ordering::Less => low = middle + 1,
+                        std::cmp::Ordering::Equal => return true,
+                        std::cmp::Ordering::Greater => high = middle,
+                    }
+                }
+                false
+            }
+            SourceData::Block(reader) => reader.block.may_hold(id),
+        }
+    }
+
+    /// The parts that can be read side by side, each with its traces whole.
+    pub fn units(self: &Arc<Self>, scan: &Scan, reads: &Reads) -> Result<Vec<Unit>, QueryError> {
+        let unit = |row_group| Unit { source: Arc::clone(self), row_group };
+        Ok(match &self.data {
+            SourceData::Memory(..) => vec![unit(None)],
+            SourceData::Block(reader) => reader.row_groups(scan, reads)?.into_iter().map(|r| unit(Some(r))).collect(),
+        })
+    }
+
+    /// All rows of some traces with all their columns, for merging with other places' rows.
+    pub async fn traces(self: &Arc<Self>, ids: &Arc<Vec<TraceId>>, reads: &Arc<Reads>) -> Result<Vec<SpanBatch>, QueryError> {
+        let scan = Scan { traces: Some(Arc::clone(ids)), ..Scan::default() };
+        let mut found = vec![];
+        for unit in self.units(&scan, reads)? {
+            let records = unit.read(&scan, reads).await?;
+            if records.num_rows() > 0 {
+                found.push(SpanBatch { records, catalogue: Arc::clone(&self.layout().catalogue) });
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// A part of a source that is read in one go.
+#[derive(Clone)]
+pub struct Unit {
+    pub source: Arc<Source>,
+    row_group: Option<usize>,
+}
+
+impl Unit {
+    pub async fn read(&self, scan: &Scan, reads: &Arc<Reads>) -> Result<arrow::array::RecordBatch, QueryError> {
+        match (&self.source.data, self.row_group) {
+            (SourceData::Block(reader), Some(row_group)) => reader.read(row_group, scan, reads).await,
+            (SourceData::Memory(batch, _), _) => read_memory(&batch.records, scan, reads),
+            (SourceData::Block(_), None) => unreachable!("units of a block name their row group"),
+        }
+    }
+}
+
+fn memory_range(batch: &SpanBatch) -> TimeRange {
+    use arrow::datatypes::Int64Type;
+    let column = |name| batch.records.column_by_name(name).and_then(|c| c.as_primitive_opt::<Int64Type>());
+    let (Some(starts), Some(durations)) = (column(schema::START_TIME), column(schema::DURATION)) else {
+        return TimeRange { start: i64::MIN, end: i64::MAX };
+    };
+    let start = arrow::compute::min(starts).unwrap_or(0);
+    let ends = starts.values().iter().zip(durations.values()).map(|(s, d)| s.saturating_add(*d));
+    TimeRange { start, end: ends.max().unwrap_or(0) }
+}
+
+/// Live batches seen before, so that each has one source for as long as it lives.
+///
+/// Keyed by the address of the batch's catalogue and its number of rows. An entry owns the batch, so an address cannot be used
+/// again while its entry is here. Bounded by what the caller retains: see [`LiveSources::of`].
+#[derive(Default)]
+pub struct LiveSources {
+    known: Mutex<HashMap<(usize, usize), Arc<Source>>>,
+}
+
+impl LiveSources {
+    /// The sources of a tenant's live batches; forgets all batches that are not among them.
+    pub fn of<'a>(&self, batches: impl Iterator<Item = &'a SpanBatch>) -> Vec<Arc<Source>> {
+        let mut known = self.known.lock();
+        let mut current = HashMap::new();
+        let mut sources = vec![];
+        for batch in batches.filter(|b| b.records.num_rows() > 0) {
+            let address = (Arc::as_ptr(&batch.catalogue).addr(), batch.records.num_rows());
+            let source = known.remove(&address).unwrap_or_else(|| Source::memory(batch.clone()));
+            current.insert(address, Arc::clone(&source));
+            sources.push(source);
+        }
+        *known = current;
+        sources
+    }
+}
+
+/// Which traces two sources share, for every two sources of a tenant.
+#[derive(Default)]
+pub struct SharedTraces {
+    pairs: Mutex<HashMap<(SourceId, SourceId), Arc<Vec<TraceId>>>>,
+}
+
+impl SharedTraces {
+    /// The traces that lie in more than one of `sources`. Forgets pairs of sources that are not among them.
+    pub async fn split(&self, sources: &[Arc<Source>]) -> Result<HashSet<TraceId>, QueryError> {
+        let mut split = HashSet::new();
+        let mut current = HashMap::new();
+        for (i, a) in sources.iter().enumerate() {
+            for b in &sources[i + 1..] {
+                let key = (a.id.min(b.id), a.id.max(b.id));
+                let known = self.pairs.lock().get(&key).cloned();
+                let shared = match known {
+                    Some(shared) => shared,
+                    None => Arc::new(shared_traces(a, b).await?),
+                };
+                split.extend(shared.iter().copied());
+                current.insert(key, shared);
+            }
+        }
+        *self.pairs.lock() = current;
+        Ok(split)
+    }
+}
+
+async fn shared_traces(a: &Arc<Source>, b: &Arc<Source>) -> Result<Vec<TraceId>, QueryError> {
+    let (few, many) = match (&a.data, &b.data) {
+        (SourceData::Memory(..), _) => (a, b),
+        _ => (b, a),
+    };
+    // The filter answers for most ids; only where it says "perhaps" are the ids themselves read.
+    let candidates: Vec<TraceId> = few.trace_ids().await?.iter().filter(|id| many.may_hold(id)).copied().collect();
+    if candidates.is_empty() || matches!(many.data, SourceData::Memory(..)) {
+        return Ok(candidates);
+    }
+    let ids = many.trace_ids().await?;
+    Ok(candidates.into_iter().filter(|id| ids.binary_search(id).is_ok()).collect())
+}
+
+/// Everything a query looks at.
+pub struct Sources {
+    pub all: Vec<Arc<Source>>,
+    pub split: Arc<HashSet<TraceId>>,
+}

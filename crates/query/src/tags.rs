@@ -1,0 +1,290 @@
+//! Attribute names and values: what a person picks from when writing a query.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, atomic::Ordering},
+};
+
+use arrow::array::Array;
+use block::schema;
+use model::{AttributeScope, TenantId};
+use proto::tempopb;
+use traceql::ast::{Attribute, AttributeName, FieldExpr, Intrinsic, Scope, SpanOfName};
+
+use crate::{
+    engine::Engine,
+    layout::Layout,
+    matching::Matching,
+    reader::{KeyValues, Reader},
+    request::{QueryError, TagNamesRequest, TagScope, TagValuesRequest},
+    scan::Reads,
+    traces::TraceRows,
+    value::{Value, kind_word, status_word},
+};
+
+/// Names or values are collected up to this many bytes; the answer is what was found until then.
+const ANSWER_BYTES_MAX: usize = 1_000_000;
+
+const INTRINSICS: [&str; 25] = [
+    "duration", "event:name", "event:timeSinceStart", "instrumentation:name", "instrumentation:version", "kind", "link:spanID",
+    "link:traceID", "name", "rootName", "rootServiceName", "span:duration", "span:id", "span:kind", "span:name",
+    "span:parentID", "span:status", "span:statusMessage", "status", "statusMessage", "trace:duration", "trace:id",
+    "trace:rootName", "trace:rootService", "traceDuration",
+];
+
+type Names = BTreeMap<AttributeScope, BTreeSet<String>>;
+
+impl Engine {
+    /// Names by scope: resource, span, event, link, instrumentation, then intrinsics. Scopes without names are left out.
+    pub async fn tag_names(&self, tenants: &[TenantId], request: TagNamesRequest) -> Result<tempopb::SearchTagsV2Response, QueryError> {
+        let reads = Arc::new(Reads::default());
+        let filter = traceql::lenient_filter(&request.query);
+        let mut names = Names::new();
+        if request.scope != TagScope::Intrinsic {
+            for tenant in tenants {
+                for (scope, found) in self.names_of(tenant, &request, filter.as_ref(), &reads).await? {
+                    names.entry(scope).or_default().extend(found);
+                }
+            }
+        }
+        let limit = if request.limit == 0 { usize::MAX } else { request.limit };
+        let mut bytes = 0;
+        let mut scopes = vec![];
+        for (scope, found) in names {
+            let within = |name: &String| {
+                bytes += name.len();
+                bytes <= ANSWER_BYTES_MAX
+            };
+            let tags: Vec<String> = found.into_iter().take(limit).take_while(within).collect();
+            if !tags.is_empty() {
+                scopes.push(tempopb::SearchTagsV2Scope { name: scope.as_str().into(), tags });
+            }
+        }
+        if matches!(request.scope, TagScope::All | TagScope::Intrinsic) {
+            let tags = INTRINSICS.iter().map(|name| (*name).to_owned()).collect();
+            scopes.push(tempopb::SearchTagsV2Scope { name: "intrinsic".into(), tags });
+        }
+        Ok(tempopb::SearchTagsV2Response { scopes, metrics: Some(metrics(&reads)) })
+    }
+
+    async fn names_of(
+        &self,
+        tenant: &TenantId,
+        request: &TagNamesRequest,
+        filter: Option<&FieldExpr>,
+        reads: &Arc<Reads>,
+    ) -> Result<Names, QueryError> {
+        let wanted = move |scope: AttributeScope| match request.scope {
+            TagScope::All => true,
+            TagScope::Only(only) => only == scope,
+            TagScope::Intrinsic => false,
+        };
+        let sources = self.sources(tenant).await?;
+        let mut names = Names::new();
+        let Some(filter) = filter else {
+            for source in sources.all.iter().filter(|s| s.overlaps(request.range)) {
+                for (scope, key, entry) in source.layout().catalogue.iter() {
+                    if wanted(scope) && entry.count() > 0 {
+                        names.entry(scope).or_default().insert(key.to_owned());
+                    }
+                }
+            }
+            return Ok(names);
+        };
+        let matching = Matching { condition: Some(filter), started: request.range, columns: &|_| Ok(None) };
+        for part in self.each_match(&sources, &matching, reads, |rows| Ok(names_in(&rows))).await? {
+            for (scope, found) in part.into_iter().filter(|(scope, _)| wanted(*scope)) {
+                names.entry(scope).or_default().extend(found);
+            }
+        }
+        Ok(names)
+    }
+
+    /// Values with their types, sorted.
+    pub async fn tag_values(&self, tenants: &[TenantId], request: TagValuesRequest) -> Result<tempopb::SearchTagValuesV2Response, QueryError> {
+        let name = traceql::parse_attribute(&request.name).map_err(|e| {
+            QueryError::invalid(format!("please provide a valid tagName: {:?} is not a TraceQL name ({e})", request.name))
+        })?;
+        let reads = Arc::new(Reads::default());
+        let values = self.values_of(tenants, &[name], &request, &reads).await?;
+        let tag_values = values.into_iter().map(|(kind, value)| tempopb::TagValue { r#type: kind.into(), value }).collect();
+        Ok(tempopb::SearchTagValuesV2Response { tag_values, metrics: Some(metrics(&reads)) })
+    }
+
+    /// Values as plain strings, sorted. A name without a scope is looked up in span and resource.
+    pub async fn tag_values_v1(&self, tenants: &[TenantId], request: TagValuesRequest) -> Result<tempopb::SearchTagValuesResponse, QueryError> {
+        let reads = Arc::new(Reads::default());
+        let tag_values = match request.name.as_str() {
+            "status.code" => ["error", "ok", "unset"].map(String::from).to_vec(),
+            "error" => vec!["true".to_owned()],
+            _ => {
+                let names = old_names(&request.name);
+                let values = self.values_of(tenants, &names, &request, &reads).await?;
+                values.into_iter().map(|(_, value)| value).collect::<BTreeSet<_>>().into_iter().collect()
+            }
+        };
+        Ok(tempopb::SearchTagValuesResponse { tag_values, metrics: Some(metrics(&reads)) })
+    }
+
+    async fn values_of(
+        &self,
+        tenants: &[TenantId],
+        names: &[Attribute],
+        request: &TagValuesRequest,
+        reads: &Arc<Reads>,
+    ) -> Result<BTreeSet<(&'static str, String)>, QueryError> {
+        let mut values = BTreeSet::new();
+        if let [Attribute { name: AttributeName::Intrinsic(intrinsic), .. }] = names {
+            if let Some(known) = known_values(*intrinsic) {
+                return Ok(known);
+            }
+        }
+        let filter = traceql::lenient_filter(&request.query);
+        for tenant in tenants {
+            let sources = self.sources(tenant).await?;
+            let columns = |layout: &Layout| {
+                let mut columns = BTreeSet::new();
+                for name in names {
+                    columns.extend(layout.places(name)?.columns().map(str::to_owned));
+                }
+                Ok(Some(columns))
+            };
+            let matching = Matching { condition: filter.as_ref(), started: request.range, columns: &columns };
+            let names = names.to_vec();
+            for part in self.each_match(&sources, &matching, reads, move |rows| values_in(&rows, &names)).await? {
+                values.extend(part);
+            }
+        }
+        let limit = if request.limit == 0 { usize::MAX } else { request.limit };
+        let mut bytes = 0;
+        Ok(values
+            .into_iter()
+            .take(limit)
+            .take_while(|(_, value)| {
+                bytes += value.len();
+                bytes <= ANSWER_BYTES_MAX
+            })
+            .collect())
+    }
+}
+
+fn metrics(reads: &Reads) -> tempopb::MetadataMetrics {
+    tempopb::MetadataMetrics {
+        inspected_bytes: reads.bytes.load(Ordering::Relaxed),
+        total_jobs: 1,
+        completed_jobs: 1,
+        ..Default::default()
+    }
+}
+
+/// Intrinsics that are answered without reading spans: those with few values, and those with too many to list.
+fn known_values(intrinsic: Intrinsic) -> Option<BTreeSet<(&'static str, String)>> {
+    use traceql::ast::{Kind, Status};
+    let words = |words: &[&str]| words.iter().map(|w| ("keyword", (*w).to_owned())).collect();
+    Some(match intrinsic {
+        Intrinsic::Status => words(&[Status::Error, Status::Ok, Status::Unset].map(status_word)),
+        Intrinsic::Kind => words(
+            &[Kind::Unspecified, Kind::Internal, Kind::Server, Kind::Client, Kind::Producer, Kind::Consumer].map(kind_word),
+        ),
+        Intrinsic::Duration
+        | Intrinsic::TraceDuration
+        | Intrinsic::TraceId
+        | Intrinsic::SpanId
+        | Intrinsic::ParentId
+        | Intrinsic::LinkTraceId
+        | Intrinsic::LinkSpanId
+        | Intrinsic::EventTimeSinceStart
+        | Intrinsic::Parent => BTreeSet::new(),
+        _ => return None,
+    })
+}
+
+/// What a name of the old endpoint refers to.
+fn old_names(name: &str) -> Vec<Attribute> {
+    let attribute = |name| Attribute { of_parent: false, name, span: SpanOfName::default() };
+    let intrinsic = |i| vec![attribute(AttributeName::Intrinsic(i))];
+    match name {
+        "name" => intrinsic(Intrinsic::Name),
+        "root.name" => intrinsic(Intrinsic::RootName),
+        "root.service.name" => intrinsic(Intrinsic::RootServiceName),
+        key => [Scope::Span, Scope::Resource]
+            .map(|scope| attribute(AttributeName::Key { scope: Some(scope), key: key.to_owned() }))
+            .to_vec(),
+    }
+}
+
+/// The attributes that have a value on some row.
+fn names_in(rows: &TraceRows) -> Names {
+    let mut names = Names::new();
+    let records = &rows.records;
+    for (scope, key, entry) in rows.layout.catalogue.iter() {
+        let column = |kind| records.column_by_name(&schema::attribute_column(scope, key, kind));
+        if entry.promoted_types().any(|kind| column(kind).is_some_and(|c| c.null_count() < c.len())) {
+            names.entry(scope).or_default().insert(key.to_owned());
+        }
+    }
+    let mut add_list = |scope, lists: Option<KeyValues>, rows: usize| {
+        if let Some(lists) = lists {
+            for row in 0..rows {
+                for key in lists.keys(row) {
+                    let names: &mut BTreeSet<String> = names.entry(scope).or_default();
+                    if !names.contains(key) {
+                        names.insert(key.to_owned());
+                    }
+                }
+            }
+        }
+    };
+    for scope in [AttributeScope::Resource, AttributeScope::Span, AttributeScope::Instrumentation] {
+        let lists = schema::kv_column(scope).and_then(|c| records.column_by_name(c)).and_then(KeyValues::new);
+        add_list(scope, lists, records.num_rows());
+    }
+    for (scope, column) in [(AttributeScope::Event, schema::EVENTS), (AttributeScope::Link, schema::LINKS)] {
+        use arrow::array::AsArray;
+        let Some(list) = records.column_by_name(column).and_then(|c| c.as_list_opt::<i32>()) else { continue };
+        // Filtered lists may share more items than they show; only the shown ones count.
+        let (first, last) = (list.value_offsets()[0] as usize, list.value_offsets()[list.len()] as usize);
+        let items = list.values().slice(first, last - first);
+        let attributes = items.as_struct_opt().and_then(|s| s.column_by_name(schema::NESTED_ATTRIBUTES));
+        add_list(scope, attributes.and_then(KeyValues::new), items.len());
+    }
+    names
+}
+
+fn values_in(rows: &TraceRows, names: &[Attribute]) -> Result<BTreeSet<(&'static str, String)>, QueryError> {
+    let mut values = BTreeSet::new();
+    let mut bytes = 0;
+    for name in names {
+        let reader = Reader::new(&rows.layout.places(name)?, &rows.records);
+        for row in 0..rows.records.num_rows() {
+            let full = reader.any(row, |value| {
+                add_value(value, &mut values, &mut bytes);
+                bytes > ANSWER_BYTES_MAX
+            });
+            if full {
+                return Ok(values);
+            }
+        }
+    }
+    Ok(values)
+}
+
+fn add_value(value: Value, values: &mut BTreeSet<(&'static str, String)>, bytes: &mut usize) {
+    let typed = match value {
+        Value::Int(v) => ("int", v.to_string()),
+        Value::Float(v) => ("float", v.to_string()),
+        Value::Bool(v) => ("bool", v.to_string()),
+        // An intrinsic that is not there reads as the empty string; that is no value to pick.
+        Value::String(v) if v.is_empty() => return,
+        Value::String(v) => ("string", v),
+        Value::Duration(v) => ("duration", traceql::go_duration(v)),
+        Value::Status(v) => ("keyword", status_word(v).to_owned()),
+        Value::Kind(v) => ("keyword", kind_word(v).to_owned()),
+        Value::Array(elements) => return elements.into_iter().for_each(|v| add_value(v, values, bytes)),
+        Value::Opaque => return,
+    };
+    let size = typed.1.len();
+    if values.insert(typed) {
+        *bytes += size;
+    }
+}

@@ -1,0 +1,105 @@
+//! Whole traces by their ids: the rows, wherever they are.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use arrow::array::RecordBatch;
+use block::{merge::merge, promotion::PromotionPolicy};
+use model::{TenantId, TraceId};
+use proto::{otlp::trace::v1::TracesData, tempopb};
+
+use crate::{
+    engine::{Engine, merge_chunks},
+    layout::Layout,
+    request::{QueryError, TraceRequest},
+    scan::{Reads, Scan},
+    source::Sources,
+};
+
+/// Rows of whole traces, sorted by trace id, in one layout.
+pub struct TraceRows {
+    pub records: RecordBatch,
+    pub layout: Layout,
+}
+
+/// The columns an operation needs of a layout; `None` for all.
+pub type Columns<'a> = &'a (dyn Fn(&Layout) -> Result<Option<BTreeSet<String>>, QueryError> + Sync);
+
+impl Engine {
+    /// The rows of `ids`. A split trace comes merged, with all columns; the others as they lie.
+    pub(crate) async fn whole_traces(
+        &self,
+        sources: &Sources,
+        ids: &[TraceId],
+        columns: Columns<'_>,
+        reads: &Arc<Reads>,
+    ) -> Result<Vec<TraceRows>, QueryError> {
+        let (split, whole): (Vec<TraceId>, Vec<TraceId>) = ids.iter().copied().partition(|id| sources.split.contains(id));
+        let mut found = vec![];
+        for source in &sources.all {
+            let mut here: Vec<TraceId> = whole.iter().copied().filter(|id| source.may_hold(id)).collect();
+            if here.is_empty() {
+                continue;
+            }
+            here.sort_unstable();
+            let columns = columns(source.layout())?.map(|names| names.into_iter().collect());
+            let scan = Scan { traces: Some(Arc::new(here)), columns, predicate: None };
+            let layout = source.layout().clone();
+            let units = source.units(&scan, reads)?;
+            let reads = Arc::clone(reads);
+            let batches = self
+                .each_unit(units, move |unit| {
+                    let (scan, reads) = (scan.clone(), Arc::clone(&reads));
+                    async move { unit.read(&scan, &reads).await }
+                })
+                .await?;
+            found.extend(batches.into_iter().filter(|b| b.num_rows() > 0).map(|records| {
+                let layout = Layout { schema: records.schema(), catalogue: Arc::clone(&layout.catalogue) };
+                TraceRows { records, layout }
+            }));
+        }
+        for chunk in merge_chunks(split) {
+            found.extend(self.merged(sources, &chunk, reads).await?);
+        }
+        Ok(found)
+    }
+
+    /// The rows of split traces, merged from all places. `ids` ascending.
+    pub(crate) async fn merged(
+        &self,
+        sources: &Sources,
+        ids: &Arc<Vec<TraceId>>,
+        reads: &Arc<Reads>,
+    ) -> Result<Option<TraceRows>, QueryError> {
+        let mut parts = vec![];
+        for source in sources.all.iter().filter(|source| ids.iter().any(|id| source.may_hold(id))) {
+            parts.extend(source.traces(ids, reads).await?);
+        }
+        if parts.is_empty() {
+            return Ok(None);
+        }
+        let merged = merge(&parts, &PromotionPolicy::default()).map_err(QueryError::internal)?;
+        let layout = Layout { schema: merged.records.schema(), catalogue: merged.catalogue };
+        Ok(Some(TraceRows { records: merged.records, layout }))
+    }
+
+    /// The whole trace, from wherever its spans are; an empty one if there is none.
+    pub async fn trace_by_id(&self, tenants: &[TenantId], request: TraceRequest) -> Result<tempopb::TraceByIdResponse, QueryError> {
+        let reads = Arc::new(Reads::default());
+        let mut batches = vec![];
+        for tenant in tenants {
+            let sources = self.sources(tenant).await?;
+            let rows = self.whole_traces(&sources, &[request.id], &|_| Ok(None), &reads).await?;
+            batches.extend(rows.into_iter().map(|r| r.records));
+        }
+        let trace = match batches.is_empty() {
+            true => TracesData::default(),
+            false => block::rebuild::traces(&batches).map_err(QueryError::internal)?,
+        };
+        let inspected_bytes = reads.bytes.load(std::sync::atomic::Ordering::Relaxed);
+        Ok(tempopb::TraceByIdResponse {
+            trace: Some(trace),
+            metrics: Some(tempopb::TraceByIdMetrics { inspected_bytes }),
+            ..Default::default()
+        })
+    }
+}
