@@ -122,7 +122,7 @@ impl StreamingQuerier for Querier {
         let tenants = self.0.tenants(request.metadata().as_ref())?;
         let request = self.tag_names(request.into_inner())?;
         let SearchTagsResponse { tag_names, metrics } = shape::tags_v1(&self.0, &tenants, request).await?;
-        let packets = cut(tag_names, PACKET_BYTES_MAX, text_bytes);
+        let packets = cut(tag_names, PACKET_BYTES_MAX, |name| text_bytes(name));
         answer(packets.into_iter().map(|tag_names| SearchTagsResponse { tag_names, metrics }).collect())
     }
 
@@ -133,7 +133,7 @@ impl StreamingQuerier for Querier {
         let parts: Vec<SearchTagsV2Scope> = scopes
             .into_iter()
             .flat_map(|SearchTagsV2Scope { name, tags }| {
-                let packets = cut(tags, PACKET_BYTES_MAX, text_bytes);
+                let packets = cut(tags, PACKET_BYTES_MAX, |tag| text_bytes(tag));
                 packets.into_iter().map(move |tags| SearchTagsV2Scope { name: name.clone(), tags })
             })
             .collect();
@@ -146,7 +146,7 @@ impl StreamingQuerier for Querier {
         let request = self.tag_values(request.into_inner())?;
         let response = self.0.gate.run(self.0.engine().tag_values_v1(&tenants, request)).await?;
         let metrics = Some(response.metrics.unwrap_or_default());
-        let packets = cut(response.tag_values, PACKET_BYTES_MAX, text_bytes);
+        let packets = cut(response.tag_values, PACKET_BYTES_MAX, |value| text_bytes(value));
         answer(packets.into_iter().map(|tag_values| SearchTagValuesResponse { tag_values, metrics }).collect())
     }
 
@@ -232,6 +232,6 @@ fn time(ns: u64) -> Result<i64, Failure> {
 }
 
 /// With the tag and length that protobuf adds.
-fn text_bytes(text: &String) -> usize {
+fn text_bytes(text: &str) -> usize {
     text.len() + 6
 }

@@ -132,7 +132,7 @@ mod tests {
     #[test]
     fn a_trace_becomes_plain_json() {
         let string = |text: &str| Some(AnyValue { value: Some(Any::StringValue(text.to_owned())) });
-        let attribute = |key: &str, value: Option<AnyValue>| KeyValue { key: key.to_owned(), value, ..Default::default() };
+        let attribute = |key: &str, value: Option<AnyValue>| KeyValue { key: key.to_owned(), value };
         let span = Span {
             trace_id: vec![0xab; 16],
             span_id: vec![1; 8],

@@ -1,5 +1,7 @@
 //! The API over a real socket.
 
+mod answers;
+mod data;
 mod grpc;
 mod http;
 mod server;

@@ -1,7 +1,7 @@
 //! A server of the API on a port of its own.
 
+use crate::data::Data;
 use api::{ApiConfig, ApiState, BuildInfo, Metrics, Readiness, ReadyState, StatusPages};
-use query::Engine;
 use std::{net::SocketAddr, sync::Arc};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -11,11 +11,8 @@ pub struct Server {
     pub readiness: Readiness,
     pub metrics: Metrics,
     pub shutdown: CancellationToken,
+    _data: Data,
     pub served: JoinHandle<std::io::Result<usize>>,
-}
-
-fn engine() -> Engine {
-    Engine
 }
 
 impl Server {
@@ -34,6 +31,7 @@ impl Server {
             built_at: word("today"),
             compiler: word("1.95"),
         };
+        let data = Data::open().await;
         let mut config = ApiConfig::default();
         change(&mut config);
         let metrics = Metrics::new(&build);
@@ -44,7 +42,7 @@ impl Server {
         let state = ApiState {
             config,
             multitenancy,
-            engine: engine(),
+            engine: data.engine.clone(),
             readiness: readiness.clone(),
             metrics: metrics.clone(),
             status,
@@ -53,7 +51,7 @@ impl Server {
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
         let served = tokio::spawn(api::serve(listener, state, shutdown.clone()));
-        Self { address, readiness, metrics, shutdown, served }
+        Self { address, readiness, metrics, shutdown, _data: data, served }
     }
 
     /// Status, headers and body.
@@ -62,6 +60,11 @@ impl Server {
     }
 
     pub async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> (u16, reqwest::header::HeaderMap, String) {
+        let (status, headers, body) = self.fetch(path, headers).await;
+        (status, headers, String::from_utf8(body).unwrap())
+    }
+
+    pub async fn fetch(&self, path: &str, headers: &[(&str, &str)]) -> (u16, reqwest::header::HeaderMap, Vec<u8>) {
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         let mut request = client.get(format!("http://{}{path}", self.address));
         for (name, value) in headers {
@@ -69,6 +72,6 @@ impl Server {
         }
         let response = request.send().await.unwrap();
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        (status, headers, response.text().await.unwrap())
+        (status, headers, response.bytes().await.unwrap().to_vec())
     }
 }

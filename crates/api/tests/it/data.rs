@@ -1,0 +1,94 @@
+//! An engine over one trace of a shop, all of it live, and an empty table in a folder of its own.
+
+use block::{
+    batch::SpanBatch,
+    builder::{AttributeLimits, SpanBatchBuilder},
+};
+use model::TenantId;
+use prost::Message;
+use proto::otlp::{
+    collector::trace::v1::ExportTraceServiceRequest,
+    common::v1::{AnyValue, KeyValue, any_value::Value},
+    resource::v1::Resource,
+    trace::v1::{ResourceSpans, ScopeSpans, Span, Status},
+};
+use query::{Engine, EngineConfig, LiveData, LiveGeneration};
+use std::{
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+use storage::{Storage, StorageConfig};
+use tempfile::TempDir;
+
+/// With a leading zero, which search results leave out.
+pub const TRACE_ID: u128 = 0x0123_4567_89ab_cdef_0123_4567_89ab_cdef;
+pub const TRACE_ID_TEXT: &str = "0123456789abcdef0123456789abcdef";
+
+pub struct Data {
+    pub engine: Engine,
+    _folder: TempDir,
+}
+
+impl Data {
+    pub async fn open() -> Self {
+        let folder = TempDir::new().unwrap();
+        let mut config = StorageConfig::default();
+        config.local.path = folder.path().to_owned();
+        let storage = Storage::open(&config).await.unwrap();
+        let engine = Engine::new(storage, Arc::new(Shop(batch())), EngineConfig::default());
+        Self { engine, _folder: folder }
+    }
+}
+
+struct Shop(SpanBatch);
+
+impl LiveData for Shop {
+    fn live(&self, tenant: &TenantId) -> Vec<LiveGeneration> {
+        if *tenant != TenantId::single() {
+            return vec![];
+        }
+        vec![LiveGeneration { ingester: "one".to_owned(), segment: None, batches: vec![self.0.clone()] }]
+    }
+}
+
+fn batch() -> SpanBatch {
+    let mut builder = SpanBatchBuilder::new(AttributeLimits::default());
+    builder.append_request(&request().encode_to_vec(), |_| panic!("two spans fill no builder")).unwrap();
+    builder.finish()
+}
+
+/// A server span `GET /cart` of 20 ms, with a failed child `db.get` of 5 ms. A second ago.
+fn request() -> ExportTraceServiceRequest {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
+    let start = now - 1_000_000_000;
+    let attribute = |key: &str, value: Value| KeyValue { key: key.to_owned(), value: Some(AnyValue { value: Some(value) }) };
+    let root = Span {
+        trace_id: TRACE_ID.to_be_bytes().to_vec(),
+        span_id: vec![1; 8],
+        name: "GET /cart".to_owned(),
+        kind: 2,
+        start_time_unix_nano: start,
+        end_time_unix_nano: start + 20_000_000,
+        attributes: vec![attribute("with space/slash", Value::StringValue("yes".to_owned())), attribute("items", Value::IntValue(3))],
+        ..Default::default()
+    };
+    let child = Span {
+        span_id: vec![2; 8],
+        parent_span_id: root.span_id.clone(),
+        name: "db.get".to_owned(),
+        kind: 3,
+        start_time_unix_nano: start + 1_000_000,
+        end_time_unix_nano: start + 6_000_000,
+        status: Some(Status { code: 2, message: "boom".to_owned() }),
+        attributes: vec![],
+        ..root.clone()
+    };
+    let service = attribute("service.name", Value::StringValue("shop".to_owned()));
+    ExportTraceServiceRequest {
+        resource_spans: vec![ResourceSpans {
+            resource: Some(Resource { attributes: vec![service], ..Default::default() }),
+            scope_spans: vec![ScopeSpans { spans: vec![root, child], ..Default::default() }],
+            ..Default::default()
+        }],
+    }
+}
