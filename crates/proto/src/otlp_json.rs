@@ -22,10 +22,16 @@ use crate::{
     },
 };
 
-/// Reads a request.
+/// The most memory that the lists of a decoded body of this length take; strings take no more than the body. Real
+/// spans take two to five times their length; thousands of `{}` would take a hundred times.
+pub fn heap_bytes_max(body_bytes: usize) -> usize {
+    body_bytes.saturating_mul(8).saturating_add(64 << 10)
+}
+
+/// Reads a request. Memory is bounded by [`heap_bytes_max`].
 pub fn decode(body: &[u8]) -> Result<ExportTraceServiceRequest, JsonError> {
     let text = String::from_utf8_lossy(body);
-    let mut reader = Reader::new(text.strip_prefix('\u{feff}').unwrap_or(&text));
+    let mut reader = Reader::new(text.strip_prefix('\u{feff}').unwrap_or(&text), heap_bytes_max(body.len()));
     let mut request = ExportTraceServiceRequest::default();
     reader.object(|reader, key| {
         match key {

@@ -15,11 +15,14 @@ pub struct JsonError {
 pub(crate) struct Reader<'a> {
     text: &'a str,
     at: usize,
+    /// How much more the lists that are read may take.
+    heap_bytes_left: usize,
 }
 
 impl<'a> Reader<'a> {
-    pub(crate) fn new(text: &'a str) -> Self {
-        Self { text, at: 0 }
+    /// Lists take at most `heap_bytes_max` together, by the size of their items.
+    pub(crate) fn new(text: &'a str, heap_bytes_max: usize) -> Self {
+        Self { text, at: 0, heap_bytes_left: heap_bytes_max }
     }
 
     pub(crate) fn error(&self, what: impl Into<String>) -> JsonError {
@@ -97,6 +100,8 @@ impl<'a> Reader<'a> {
             return Ok(items);
         }
         loop {
+            let left = self.heap_bytes_left.checked_sub(size_of::<T>());
+            self.heap_bytes_left = left.ok_or_else(|| self.error("too many items that are empty or nearly so"))?;
             items.push(item(self)?);
             if self.accept(b']') {
                 return Ok(items);

@@ -163,3 +163,16 @@ fn depth_is_bounded() {
     assert!(decode("[".repeat(100_000).as_bytes()).is_err());
     assert!(decode(r#"{"a":"#.repeat(100_000).as_bytes()).is_err());
 }
+
+#[test]
+fn memory_is_bounded() {
+    for list in [r#"{"resourceSpans":["#, r#"{"resourceSpans":[{"scopeSpans":["#, r#"{"resourceSpans":[{"scopeSpans":[{"spans":["#] {
+        let body = format!("{list}{}", "{},".repeat(100_000));
+        assert!(decode(body.as_bytes()).unwrap_err().to_string().contains("too many items"), "{list}");
+    }
+    let body = format!(r#"{{"attributes":[{}]}}"#, vec![r#"{"key":"k","value":{"intValue":1}}"#; 50_000].join(","));
+    assert!(decode(format!(r#"{{"resourceSpans":[{{"resource":{body}}}]}}"#).as_bytes()).is_ok());
+    let span = r#"{"traceId":"5b8efff798038103d269b633813fc60c","spanId":"eee19b7ec3c1b174"}"#;
+    let body = format!(r#"{{"resourceSpans":[{{"scopeSpans":[{{"spans":[{}]}}]}}]}}"#, vec![span; 20_000].join(","));
+    assert!(decode(body.as_bytes()).is_ok());
+}
