@@ -76,9 +76,7 @@ impl Engine {
         live: &[LiveGeneration],
     ) -> Result<Found, QueryError> {
         let failed = |e: storage::StorageError| QueryError::new(e.kind(), format!("cannot read the table of tenant {tenant}: {e}"));
-        let Some(table) = self.0.storage.existing_table(tenant).await.map_err(failed)? else {
-            return Ok(Found { blocks: vec![], live: live.to_vec() });
-        };
+        let table = self.0.storage.table(tenant).await.map_err(failed)?;
         let snapshot = table.snapshot();
         let committed = |generation: &&LiveGeneration| match (generation.segment, snapshot.transactions.get(&generation.ingester)) {
             (Some(segment), Some(version)) => i64::try_from(segment).is_ok_and(|segment| segment <= *version),

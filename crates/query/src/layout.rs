@@ -78,10 +78,6 @@ impl Places {
 }
 
 impl Layout {
-    pub fn has(&self, column: &str) -> bool {
-        self.schema.column_with_name(column).is_some()
-    }
-
     pub fn places(&self, attribute: &Attribute) -> Result<Places, QueryError> {
         if attribute.of_parent {
             return Err(QueryError::invalid(format!("`{attribute}`: attributes of the parent span cannot be asked for yet")));

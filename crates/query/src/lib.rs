@@ -1,4 +1,4 @@
-//! The query engine: TraceQL search, trace lookup, attribute names and values, over blocks and live data.
+//! The query engine: TraceQL search and metrics, trace lookup, attribute names and values, over blocks and live data.
 //!
 //! The only crate that knows DataFusion. The way of a question: text → syntax tree (`traceql`) → one
 //! [`predicate`] per layout → [`scan`] of the units of every [`source`] → the per-trace operator
@@ -10,6 +10,7 @@ mod legacy;
 mod live;
 mod matching;
 mod mentioned;
+mod metrics;
 mod predicate;
 mod prune;
 mod reader;
@@ -25,5 +26,6 @@ mod traces;
 mod value;
 
 pub use engine::{Engine, EngineConfig};
+pub use metrics::{INTERVALS_MAX, default_step};
 pub use live::{LiveData, LiveGeneration, NoLiveData};
 pub use request::*;

@@ -3,7 +3,7 @@
 use std::{collections::{BTreeSet, HashSet}, sync::Arc};
 
 use arrow::{
-    array::{AsArray, BooleanArray, RecordBatch},
+    array::{Array, AsArray, BooleanArray, RecordBatch},
     compute::filter_record_batch,
 };
 use block::schema;
@@ -31,6 +31,8 @@ pub struct Matching<'a> {
     pub condition: Option<&'a FieldExpr>,
     /// Spans whose start lies within the bounds, both included.
     pub started: Option<TimeRange>,
+    /// Only sources that overlap; `None` looks at all.
+    pub sources: Option<TimeRange>,
     /// The columns to return.
     pub columns: Columns<'a>,
 }
@@ -49,7 +51,7 @@ impl Engine {
         W: Fn(TraceRows) -> Result<T, QueryError> + Clone + Send + Sync + 'static,
     {
         let mut results = vec![];
-        for source in sources.all.iter().filter(|source| source.overlaps(matching.started)) {
+        for source in sources.all.iter().filter(|source| source.overlaps(matching.sources)) {
             let Some(scan) = scan_of(matching, source.layout(), source.within(matching.started))? else { continue };
             let units = source.units(&scan, reads)?;
             let part = Arc::new(Part { scan, source: Arc::clone(source), split: Arc::clone(&sources.split) });

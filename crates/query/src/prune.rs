@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use arrow::{array::{ArrayRef, BooleanArray, UInt64Array}, datatypes::SchemaRef};
 use datafusion::{
     common::{Column, pruning::PruningStatistics},
-    physical_optimizer::pruning::PruningPredicate,
+    physical_optimizer::pruning::PruningPredicateBuilder,
     scalar::ScalarValue,
 };
 use model::TraceId;
@@ -18,7 +18,7 @@ use crate::{predicate::Predicate, request::QueryError};
 
 /// For each row group, whether it can hold a row for which the predicate holds.
 pub fn row_groups(predicate: &Predicate, schema: &SchemaRef, footer: &ParquetMetaData) -> Result<Vec<bool>, QueryError> {
-    let pruning = PruningPredicate::try_new(predicate.over(schema)?, SchemaRef::clone(schema)).map_err(QueryError::internal)?;
+    let pruning = PruningPredicateBuilder::new().with_file_schema(SchemaRef::clone(schema)).try_build(predicate.over(schema)?).map_err(QueryError::internal)?;
     if pruning.always_true() {
         return Ok(vec![true; footer.num_row_groups()]);
     }

@@ -89,10 +89,7 @@ impl KeyValueEntries {
         } else if self.boolean.is_valid(at) {
             Some(Value::Bool(self.boolean.value(at)))
         } else if self.other.is_valid(at) {
-            match proto::wire::any_value(self.other.value(at)) {
-                Ok(any) => Value::of_any(&any),
-                Err(_) => Some(Value::Opaque),
-            }
+            Value::of_any(&proto::wire::any_value(self.other.value(at)))
         } else {
             None
         }
@@ -121,15 +118,15 @@ impl KeyValues {
         })
     }
 
-    /// The keys of a row that have a value.
+    pub fn has_key(&self, row: usize, key: &str) -> bool {
+        self.keys(row).any(|k| k == key)
+    }
+
+    /// The keys of a row, also those whose value is empty.
     pub fn keys(&self, row: usize) -> impl Iterator<Item = &str> {
         self.range(row).map(|at| self.entries.key.value(at))
     }
 
-    /// Every key and value of a row.
-    pub fn pairs(&self, row: usize) -> impl Iterator<Item = (&str, Value)> {
-        self.range(row).filter_map(|at| Some((self.entries.key.value(at), self.entries.value(at)?)))
-    }
 }
 
 /// The events or links of every row.
@@ -317,6 +314,11 @@ impl Reader {
             true
         });
         result
+    }
+
+    /// Whether a key of the name stands in a list on `row`, even with the empty value.
+    pub fn present(&self, row: usize) -> bool {
+        self.first.iter().any(|source| matches!(source, Source::List(lists, key) if lists.has_key(row, key)))
     }
 
     pub fn exists(&self, row: usize) -> bool {

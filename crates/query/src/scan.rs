@@ -48,7 +48,6 @@ pub struct Reads {
 }
 
 /// A block opened for reading rows.
-#[derive(Debug)]
 pub struct BlockReader {
     pub block: Arc<OpenBlock>,
     metadata: ArrowReaderMetadata,
@@ -68,9 +67,9 @@ pub struct Scan {
 
 impl BlockReader {
     pub fn new(block: Arc<OpenBlock>) -> Result<Self, QueryError> {
-        let footer = Arc::clone(block.footer());
+        let footer = Arc::clone(&block.sidecar().footer);
         let metadata = ArrowReaderMetadata::try_new(footer, ArrowReaderOptions::new()).map_err(QueryError::internal)?;
-        let layout = Layout { schema: Arc::clone(metadata.schema()), catalogue: Arc::clone(block.catalogue()) };
+        let layout = Layout { schema: Arc::clone(metadata.schema()), catalogue: Arc::clone(&block.sidecar().catalogue) };
         Ok(Self { block, metadata, layout })
     }
 
@@ -129,7 +128,7 @@ impl BlockReader {
     }
 
     fn failed(&self, error: ParquetError) -> QueryError {
-        QueryError::new(model::ErrorKind::Corrupt, format!("block {} cannot be read: {error}", self.block.id()))
+        QueryError::new(model::ErrorKind::Corrupt, format!("block {} cannot be read: {error}", self.block.entry().id))
     }
 
     fn trace_id_column(&self) -> usize {

@@ -4,7 +4,7 @@
 //! fetches whole traces for the few winners and evaluates the query on them again, for what is shown.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, atomic::Ordering},
 };
 
@@ -419,7 +419,7 @@ fn show_traces(
     let spans = SpanWriter::new(rows, plan)?;
     pipeline.evaluate(records, |run, spansets| {
         let row = run.start;
-        let mut service_stats: HashMap<String, tempopb::ServiceStats> = HashMap::new();
+        let mut service_stats: BTreeMap<String, tempopb::ServiceStats> = BTreeMap::new();
         if plan.legacy.is_none() {
             for row in run {
                 let name = match service.first(row) {

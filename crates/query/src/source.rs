@@ -13,7 +13,7 @@ use std::{
     },
 };
 
-use arrow::array::AsArray;
+use arrow::array::{Array, AsArray};
 use block::{batch::SpanBatch, schema};
 use model::TraceId;
 use parking_lot::Mutex;
@@ -29,7 +29,6 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SourceId(u64);
 
-#[derive(Debug)]
 pub struct Source {
     pub id: SourceId,
     pub data: SourceData,
@@ -38,7 +37,6 @@ pub struct Source {
     trace_ids: tokio::sync::OnceCell<Arc<Vec<TraceId>>>,
 }
 
-#[derive(Debug)]
 pub enum SourceData {
     Memory(SpanBatch, Layout),
     Block(BlockReader),
@@ -122,7 +120,7 @@ impl Source {
                 }
                 false
             }
-            SourceData::Block(reader) => reader.block.may_hold(id),
+            SourceData::Block(reader) => reader.block.sidecar().trace_filter.contains(id),
         }
     }
 

@@ -91,7 +91,7 @@ impl Engine {
             }
             return Ok(names);
         };
-        let matching = Matching { condition: Some(filter), started: request.range, columns: &|_| Ok(None) };
+        let matching = Matching { condition: Some(filter), started: request.range, sources: request.range, columns: &|_| Ok(None) };
         for part in self.each_match(&sources, &matching, reads, |rows| Ok(names_in(&rows))).await? {
             for (scope, found) in part.into_iter().filter(|(scope, _)| wanted(*scope)) {
                 names.entry(scope).or_default().extend(found);
@@ -149,7 +149,7 @@ impl Engine {
                 }
                 Ok(Some(columns))
             };
-            let matching = Matching { condition: filter.as_ref(), started: request.range, columns: &columns };
+            let matching = Matching { condition: filter.as_ref(), started: request.range, sources: request.range, columns: &columns };
             let names = names.to_vec();
             for part in self.each_match(&sources, &matching, reads, move |rows| values_in(&rows, &names)).await? {
                 values.extend(part);

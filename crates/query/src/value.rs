@@ -249,10 +249,6 @@ impl Test {
     pub fn on_number(&self, number: Number) -> bool {
         self.pattern.is_none() && self.literal.number().is_some_and(|literal| holds(self.op, number.compare(literal)))
     }
-
-    pub fn on_bool(&self, value: bool) -> bool {
-        matches!(self.literal, Value::Bool(literal) if equality(self.op, value == literal))
-    }
 }
 
 impl PartialEq for Test {

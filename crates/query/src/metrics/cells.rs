@@ -1,0 +1,314 @@
+//! Partial results: what a part of the data says about each group and interval.
+
+use std::collections::{BTreeMap, HashMap};
+
+use arrow::{array::AsArray, datatypes::Int64Type};
+use block::schema;
+use traceql::ast::{Attribute, AttributeName, Intrinsic, MetricsFunction, MetricsQuery};
+
+use super::{
+    compare::Comparison,
+    groups::{GroupKey, groups},
+    intervals::Intervals,
+    series::{Series, group_labels, number_label},
+};
+use crate::{
+    reader::Reader,
+    request::QueryError,
+    traces::TraceRows,
+    value::{Number, Value},
+};
+
+pub enum Cells {
+    Counts(HashMap<GroupKey, Vec<u64>>),
+    Sums(HashMap<GroupKey, Vec<Sum>>),
+    /// By the power of two that bounds the value from above.
+    Histograms { cells: HashMap<GroupKey, Vec<BTreeMap<u8, u64>>>, seconds: bool },
+    Comparison(Comparison),
+}
+
+/// Exact parts of min, max, sum and avg.
+#[derive(Clone, Copy, Debug)]
+pub struct Sum {
+    count: u64,
+    sum: f64,
+    /// What the sum lost to rounding.
+    lost: f64,
+    min: f64,
+    max: f64,
+}
+
+impl Default for Sum {
+    fn default() -> Self {
+        Self { count: 0, sum: 0.0, lost: 0.0, min: f64::INFINITY, max: f64::NEG_INFINITY }
+    }
+}
+
+impl Sum {
+    fn add(&mut self, value: f64) {
+        self.count += 1;
+        self.accumulate(value);
+        self.min = self.min.min(value);
+        self.max = self.max.max(value);
+    }
+
+    /// Kahan's summation with Neumaier's correction: the order of parts does not show in the result.
+    fn accumulate(&mut self, value: f64) {
+        let total = self.sum + value;
+        if total.is_finite() {
+            self.lost += if self.sum.abs() >= value.abs() { (self.sum - total) + value } else { (value - total) + self.sum };
+        }
+        self.sum = total;
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.count += other.count;
+        self.accumulate(other.sum);
+        self.lost += other.lost;
+        self.min = self.min.min(other.min);
+        self.max = self.max.max(other.max);
+    }
+
+    fn total(&self) -> f64 {
+        self.sum + self.lost
+    }
+}
+
+impl Cells {
+    pub fn new(function: &MetricsFunction) -> Self {
+        match function {
+            MetricsFunction::Rate | MetricsFunction::CountOverTime => Self::Counts(HashMap::new()),
+            MetricsFunction::MinOverTime(_)
+            | MetricsFunction::MaxOverTime(_)
+            | MetricsFunction::SumOverTime(_)
+            | MetricsFunction::AvgOverTime(_) => Self::Sums(HashMap::new()),
+            MetricsFunction::QuantileOverTime(name, _) | MetricsFunction::HistogramOverTime(name) => {
+                Self::Histograms { cells: HashMap::new(), seconds: is_duration(name) }
+            }
+            MetricsFunction::Compare { .. } => Self::Comparison(Comparison::default()),
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Counts(cells) => cells.values().map(Vec::len).sum(),
+            Self::Sums(cells) => cells.values().map(Vec::len).sum(),
+            Self::Histograms { cells, .. } => cells.values().flatten().map(|h| h.len().max(1)).sum(),
+            Self::Comparison(comparison) => comparison.len(),
+        }
+    }
+
+    pub fn add(&mut self, other: Self) {
+        match (self, other) {
+            (Self::Counts(all), Self::Counts(part)) => add_cells(all, part, |a, b| *a += b),
+            (Self::Sums(all), Self::Sums(part)) => add_cells(all, part, |a, b| a.merge(&b)),
+            (Self::Histograms { cells: all, .. }, Self::Histograms { cells: part, .. }) => {
+                add_cells(all, part, |a, b| b.into_iter().for_each(|(power, count)| *a.entry(power).or_default() += count));
+            }
+            (Self::Comparison(all), Self::Comparison(part)) => all.add(part),
+            _ => unreachable!("parts of one query are of one kind"),
+        }
+    }
+
+    pub fn into_series(self, query: &MetricsQuery, intervals: &Intervals) -> Vec<Series> {
+        match (self, &query.function) {
+            (Self::Counts(cells), function) => {
+                let per = if matches!(function, MetricsFunction::Rate) { intervals.step_seconds() } else { 1.0 };
+                from_cells(cells, query, |count| Some(if *count == 0 { 0.0 } else { *count as f64 / per }))
+            }
+            (Self::Sums(cells), function) => from_cells(cells, query, |sum| {
+                (sum.count > 0).then(|| match function {
+                    MetricsFunction::MinOverTime(_) => sum.min,
+                    MetricsFunction::MaxOverTime(_) => sum.max,
+                    MetricsFunction::AvgOverTime(_) => sum.total() / sum.count as f64,
+                    _ => sum.total(),
+                })
+            }),
+            (Self::Histograms { cells, seconds }, MetricsFunction::QuantileOverTime(_, quantiles)) => {
+                let mut all = vec![];
+                for (key, cells) in cells {
+                    for q in quantiles {
+                        let mut labels = group_labels(query, &key, false);
+                        labels.push(number_label("p", *q));
+                        let values = cells.iter().map(|h| Some(quantile(h, *q, seconds))).collect();
+                        all.push(Series { labels, values });
+                    }
+                }
+                all
+            }
+            (Self::Histograms { cells, seconds }, _) => {
+                let mut all = vec![];
+                for (key, cells) in cells {
+                    let mut powers: Vec<u8> = cells.iter().flat_map(|h| h.keys().copied()).collect();
+                    powers.sort_unstable();
+                    powers.dedup();
+                    for power in powers {
+                        let mut labels = group_labels(query, &key, false);
+                        labels.push(number_label("__bucket", bound(power, seconds)));
+                        let values = cells.iter().map(|h| Some(h.get(&power).copied().unwrap_or(0) as f64)).collect();
+                        all.push(Series { labels, values });
+                    }
+                }
+                all
+            }
+            (Self::Comparison(comparison), MetricsFunction::Compare { top_n, .. }) => {
+                let top = top_n.and_then(|n| usize::try_from(n).ok()).unwrap_or(10);
+                comparison.into_series(top, intervals.count)
+            }
+            (Self::Comparison(_), _) => unreachable!("only compare() compares"),
+        }
+    }
+}
+
+fn add_cells<T: Default + Clone>(all: &mut HashMap<GroupKey, Vec<T>>, part: HashMap<GroupKey, Vec<T>>, add: impl Fn(&mut T, T)) {
+    for (key, cells) in part {
+        match all.entry(key) {
+            std::collections::hash_map::Entry::Occupied(mut known) => {
+                known.get_mut().iter_mut().zip(cells).for_each(|(a, b)| add(a, b));
+            }
+            std::collections::hash_map::Entry::Vacant(new) => {
+                new.insert(cells);
+            }
+        }
+    }
+}
+
+fn from_cells<T>(cells: HashMap<GroupKey, Vec<T>>, query: &MetricsQuery, value: impl Fn(&T) -> Option<f64>) -> Vec<Series> {
+    cells
+        .into_iter()
+        .map(|(key, cells)| Series { labels: group_labels(query, &key, true), values: cells.iter().map(&value).collect() })
+        .collect()
+}
+
+fn is_duration(name: &Attribute) -> bool {
+    matches!(
+        name.name,
+        AttributeName::Intrinsic(Intrinsic::Duration | Intrinsic::TraceDuration | Intrinsic::EventTimeSinceStart)
+    )
+}
+
+/// Counts the rows (`selected` of them, or all) into the cells of their groups and intervals.
+pub fn fill(
+    rows: &TraceRows,
+    selected: Option<&[u32]>,
+    function: &MetricsFunction,
+    by: &[Attribute],
+    intervals: &Intervals,
+) -> Result<Cells, QueryError> {
+    let mut cells = Cells::new(function);
+    let Some(starts) = rows.records.column_by_name(schema::START_TIME) else {
+        return Ok(cells);
+    };
+    let starts = starts.as_primitive::<Int64Type>();
+    let groups = groups(rows, by)?;
+    let each = |work: &mut dyn FnMut(usize, usize, usize)| {
+        let mut count = |row: usize| {
+            if let Some(interval) = intervals.of(starts.value(row)) {
+                work(row, groups.numbers[row] as usize, interval);
+            }
+        };
+        match selected {
+            Some(selected) => selected.iter().for_each(|row| count(*row as usize)),
+            None => (0..rows.records.num_rows()).for_each(count),
+        }
+    };
+    match (&mut cells, function) {
+        (Cells::Counts(cells), _) => {
+            let mut table = Table::<u64>::new(groups.keys.len(), intervals.count);
+            each(&mut |_, group, interval| *table.cell(group, interval) += 1);
+            *cells = table.by_key(&groups.keys);
+        }
+        (
+            Cells::Sums(cells),
+            MetricsFunction::MinOverTime(name)
+            | MetricsFunction::MaxOverTime(name)
+            | MetricsFunction::SumOverTime(name)
+            | MetricsFunction::AvgOverTime(name),
+        ) => {
+            let reader = Reader::new(&rows.layout.places(name)?, &rows.records);
+            // Only a span's own duration is in seconds; other durations stay nanoseconds.
+            let scale = if matches!(name.name, AttributeName::Intrinsic(Intrinsic::Duration)) { 1e9 } else { 1.0 };
+            let mut table = Table::<Sum>::new(groups.keys.len(), intervals.count);
+            each(&mut |row, group, interval| {
+                if let Some(number) = reader.first(row).and_then(|v| v.number()) {
+                    table.cell(group, interval).add(number.as_f64() / scale);
+                }
+            });
+            *cells = table.by_key(&groups.keys);
+        }
+        (Cells::Histograms { cells, .. }, MetricsFunction::QuantileOverTime(name, _) | MetricsFunction::HistogramOverTime(name)) => {
+            let reader = Reader::new(&rows.layout.places(name)?, &rows.records);
+            let mut table = Table::<BTreeMap<u8, u64>>::new(groups.keys.len(), intervals.count);
+            each(&mut |row, group, interval| {
+                if let Some(power) = reader.first(row).as_ref().and_then(power_above) {
+                    *table.cell(group, interval).entry(power).or_default() += 1;
+                }
+            });
+            *cells = table.by_key(&groups.keys);
+        }
+        _ => unreachable!("cells are made for the function"),
+    }
+    Ok(cells)
+}
+
+/// Cells by group number and interval, and which groups were met.
+struct Table<T> {
+    cells: Vec<T>,
+    met: Vec<bool>,
+    intervals: usize,
+}
+
+impl<T: Default + Clone> Table<T> {
+    fn new(groups: usize, intervals: usize) -> Self {
+        Self { cells: vec![T::default(); groups * intervals], met: vec![false; groups], intervals }
+    }
+
+    fn cell(&mut self, group: usize, interval: usize) -> &mut T {
+        self.met[group] = true;
+        &mut self.cells[group * self.intervals + interval]
+    }
+
+    fn by_key(self, keys: &[GroupKey]) -> HashMap<GroupKey, Vec<T>> {
+        let rows = self.cells.chunks(self.intervals.max(1));
+        let met = self.met;
+        keys.iter().zip(rows).zip(met).filter(|(_, met)| *met).map(|((key, cells), _)| (key.clone(), cells.to_vec())).collect()
+    }
+}
+
+/// The exponent of the smallest power of two that is not below a value of at least 2; floats have none.
+fn power_above(value: &Value) -> Option<u8> {
+    match value.number()? {
+        Number::Int(v) if v >= 2 => Some((64 - (v as u64 - 1).leading_zeros()) as u8),
+        _ => None,
+    }
+}
+
+/// The upper bound of a histogram bucket; nanoseconds are shown as seconds.
+fn bound(power: u8, seconds: bool) -> f64 {
+    2_f64.powi(i32::from(power)) / if seconds { 1e9 } else { 1.0 }
+}
+
+/// The value below which a share of `q` lies, interpolated exponentially within its bucket.
+fn quantile(histogram: &BTreeMap<u8, u64>, q: f64, seconds: bool) -> f64 {
+    let total: u64 = histogram.values().sum();
+    if total == 0 {
+        return 0.0;
+    }
+    let rank = ((q * total as f64).ceil() as u64).max(1);
+    let mut below = 0;
+    let mut previous: Option<f64> = None;
+    for (power, count) in histogram {
+        let upper = bound(*power, seconds);
+        if below + count >= rank {
+            if below + count == rank {
+                return upper;
+            }
+            let lower = previous.unwrap_or(upper / 2.0);
+            let share = (rank - below) as f64 / *count as f64;
+            return lower * (share * (upper / lower).log2()).exp2();
+        }
+        below += count;
+        previous = Some(upper);
+    }
+    previous.unwrap_or(0.0)
+}

@@ -1,0 +1,206 @@
+//! `compare()`: how the values of every attribute differ between selected spans and the rest.
+
+use std::collections::{BTreeMap, HashMap};
+
+use arrow::{array::AsArray, datatypes::Int64Type};
+use block::schema;
+use model::AttributeScope;
+use traceql::ast::{Attribute, AttributeName, FieldExpr, Intrinsic, Scope, SpanOfName};
+
+use super::{
+    cells::Cells,
+    groups::GroupValue,
+    intervals::Intervals,
+    series::{Series, word_label},
+};
+use crate::{
+    layout::Layout,
+    predicate::compile,
+    reader::Reader,
+    request::QueryError,
+    scan::evaluate,
+    search::key_value,
+    traces::TraceRows,
+    value::Value,
+};
+
+/// Attributes that are counted even where they are missing, as nil.
+const EXPECTED: [(Scope, &str); 14] = [
+    (Scope::Resource, "k8s.cluster.name"),
+    (Scope::Resource, "k8s.container.name"),
+    (Scope::Resource, "k8s.namespace.name"),
+    (Scope::Resource, "k8s.pod.name"),
+    (Scope::Span, "http.method"),
+    (Scope::Span, "http.request.method"),
+    (Scope::Span, "http.response.status_code"),
+    (Scope::Span, "http.route"),
+    (Scope::Span, "http.status_code"),
+    (Scope::Span, "http.url"),
+    (Scope::Span, "server.address"),
+    (Scope::Span, "server.port"),
+    (Scope::Span, "url.path"),
+    (Scope::Span, "url.route"),
+];
+
+const INTRINSICS: [Intrinsic; 9] = [
+    Intrinsic::Name,
+    Intrinsic::Kind,
+    Intrinsic::Status,
+    Intrinsic::StatusMessage,
+    Intrinsic::RootName,
+    Intrinsic::RootServiceName,
+    Intrinsic::ChildCount,
+    Intrinsic::InstrumentationName,
+    Intrinsic::InstrumentationVersion,
+];
+
+/// Which side of the comparison.
+const SIDES: [(&str, &str); 2] = [("baseline", "baseline_total"), ("selection", "selection_total")];
+
+/// Spans by side, attribute, value and interval.
+#[derive(Default)]
+pub struct Comparison {
+    sides: [BTreeMap<String, HashMap<GroupValue, Vec<u64>>>; 2],
+}
+
+impl Comparison {
+    pub fn len(&self) -> usize {
+        self.sides.iter().flat_map(BTreeMap::values).flat_map(HashMap::values).map(Vec::len).sum()
+    }
+
+    pub fn add(&mut self, other: Self) {
+        for (all, part) in self.sides.iter_mut().zip(other.sides) {
+            for (name, values) in part {
+                let known = all.entry(name).or_default();
+                for (value, counts) in values {
+                    match known.get_mut(&value) {
+                        Some(known) => known.iter_mut().zip(counts).for_each(|(a, b)| *a += b),
+                        None => {
+                            known.insert(value, counts);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// The `top` most frequent values of each attribute, and the totals.
+    pub fn into_series(self, top: usize, intervals: usize) -> Vec<Series> {
+        let mut all = vec![];
+        for ((side, total_side), names) in SIDES.into_iter().zip(self.sides) {
+            for (name, values) in names {
+                let mut total = vec![0_u64; intervals];
+                for counts in values.values() {
+                    total.iter_mut().zip(counts).for_each(|(a, b)| *a += b);
+                }
+                let mut values: Vec<(GroupValue, Vec<u64>)> = values.into_iter().collect();
+                values.sort_by_cached_key(|(value, counts)| {
+                    (std::cmp::Reverse(counts.iter().sum::<u64>()), format!("{:?}", value.0))
+                });
+                for (value, counts) in values.into_iter().take(top) {
+                    let labels = vec![word_label("__meta_type", side), key_value(&name, value.0.as_ref())];
+                    all.push(series(labels, &counts));
+                }
+                all.push(series(vec![word_label("__meta_type", total_side), key_value(&name, None)], &total));
+            }
+        }
+        all
+    }
+}
+
+fn series(labels: Vec<proto::otlp::common::v1::KeyValue>, counts: &[u64]) -> Series {
+    Series { labels, values: counts.iter().map(|c| Some(*c as f64)).collect() }
+}
+
+/// The columns that [`count`] reads: all but those of ids, events and links, and what `selection` asks for.
+pub fn columns(layout: &Layout, selection: &FieldExpr) -> Result<std::collections::BTreeSet<String>, QueryError> {
+    const LEFT_OUT: [&str; 5] = [schema::SPAN_ID, schema::PARENT_SPAN_ID, schema::EVENTS, schema::LINKS, schema::TRACE_STATE];
+    let all = layout.schema.fields().iter().map(|f| f.name().clone());
+    let mut columns: std::collections::BTreeSet<String> = all.filter(|name| !LEFT_OUT.contains(&name.as_str())).collect();
+    columns.extend(compile(selection, layout)?.columns);
+    Ok(columns)
+}
+
+pub fn count(
+    rows: &TraceRows,
+    selected: Option<&[u32]>,
+    selection: &FieldExpr,
+    range: Option<(i64, i64)>,
+    intervals: &Intervals,
+) -> Result<Cells, QueryError> {
+    let mut comparison = Comparison::default();
+    let Some(starts) = rows.records.column_by_name(schema::START_TIME) else {
+        return Ok(Cells::Comparison(comparison));
+    };
+    let starts = starts.as_primitive::<Int64Type>();
+    let condition = compile(selection, &rows.layout)?.over(&rows.records.schema())?;
+    let chosen = evaluate(&condition, &rows.records).map_err(QueryError::internal)?;
+    let in_range = |start: i64| range.is_none_or(|(after, until)| after < start && start <= until);
+    let all: Vec<u32>;
+    let selected = match selected {
+        Some(selected) => selected,
+        None => {
+            all = (0..rows.records.num_rows() as u32).collect();
+            &all
+        }
+    };
+    // The side and interval of each row that counts.
+    let counted: Vec<(usize, usize, usize)> = selected
+        .iter()
+        .filter_map(|row| {
+            let row = *row as usize;
+            let start = starts.value(row);
+            Some((row, usize::from(chosen.value(row) && in_range(start)), intervals.of(start)?))
+        })
+        .collect();
+    for (name, expected) in names(rows) {
+        let reader = Reader::new(&rows.layout.places(&name)?, &rows.records);
+        let label = name.to_string();
+        for (row, side, interval) in &counted {
+            let value = match reader.first(*row) {
+                Some(value) => GroupValue(plain(value)),
+                None if expected || reader.present(*row) => GroupValue(None),
+                None => continue,
+            };
+            let values = match comparison.sides[*side].get_mut(&label) {
+                Some(values) => values,
+                None => comparison.sides[*side].entry(label.clone()).or_default(),
+            };
+            values.entry(value).or_insert_with(|| vec![0; intervals.count])[*interval] += 1;
+        }
+    }
+    Ok(Cells::Comparison(comparison))
+}
+
+/// The first element of an array; nothing for what cannot be shown as one value.
+fn plain(value: Value) -> Option<Value> {
+    match value {
+        Value::Array(elements) => {
+            let first = elements.first()?.clone();
+            let same = |v: &Value| std::mem::discriminant(v) == std::mem::discriminant(&first);
+            (elements.iter().all(same) && !matches!(first, Value::Array(_) | Value::Opaque)).then_some(first)
+        }
+        Value::Opaque => None,
+        value => Some(value),
+    }
+}
+
+/// Every name to compare, and whether its absence counts.
+fn names(rows: &TraceRows) -> Vec<(Attribute, bool)> {
+    let attribute = |name| Attribute { of_parent: false, name, span: SpanOfName::default() };
+    let mut names: Vec<(Attribute, bool)> =
+        INTRINSICS.map(|i| (attribute(AttributeName::Intrinsic(i)), false)).to_vec();
+    for (scope, key, _) in rows.layout.catalogue.iter() {
+        let scope = match scope {
+            AttributeScope::Resource => Scope::Resource,
+            AttributeScope::Span => Scope::Span,
+            AttributeScope::Instrumentation => Scope::Instrumentation,
+            AttributeScope::Event | AttributeScope::Link => continue,
+        };
+        if !EXPECTED.contains(&(scope, key)) {
+            names.push((attribute(AttributeName::Key { scope: Some(scope), key: key.to_owned() }), false));
+        }
+    }
+    names.extend(EXPECTED.map(|(scope, key)| (attribute(AttributeName::Key { scope: Some(scope), key: key.to_owned() }), true)));
+    names
+}

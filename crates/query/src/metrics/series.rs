@@ -1,0 +1,185 @@
+//! Series: labels and a value per interval.
+
+use std::{cmp::Ordering, collections::HashMap};
+
+use proto::{otlp::common::v1::{AnyValue, KeyValue, any_value}, tempopb};
+use traceql::ast::{ArithmeticOp, ComparisonOp, MetricsFunction, MetricsQuery, SecondStage};
+
+use super::{groups::GroupKey, intervals::Intervals};
+use crate::{search::key_value, value::{Number, Value, holds}};
+
+#[derive(Clone, Debug)]
+pub struct Series {
+    pub labels: Vec<KeyValue>,
+    /// By interval; `None` where there is no sample.
+    pub values: Vec<Option<f64>>,
+}
+
+impl Series {
+    pub fn constant(value: f64, intervals: &Intervals) -> Self {
+        Self { labels: vec![], values: vec![Some(value); intervals.count] }
+    }
+
+    pub fn over_time(self, intervals: &Intervals) -> tempopb::TimeSeries {
+        let samples = self.values.iter().enumerate().filter_map(|(interval, value)| {
+            let value = (*value)?;
+            (!value.is_nan()).then(|| tempopb::Sample { value, timestamp_ms: intervals.timestamp_ms(interval) })
+        });
+        tempopb::TimeSeries { samples: samples.collect(), labels: self.labels, exemplars: vec![] }
+    }
+
+    /// The one value of an instant query.
+    pub fn at_once(self) -> Option<tempopb::InstantSeries> {
+        let value = self.values.into_iter().flatten().find(|v| !v.is_nan())?;
+        Some(tempopb::InstantSeries { labels: self.labels, value })
+    }
+}
+
+pub fn number_label(key: &str, value: f64) -> KeyValue {
+    key_value(key, Some(&Value::Float(value)))
+}
+
+/// The labels of a group: those of its values that are not nil; the first as the word `nil` if all are.
+/// Without grouping, the name of the function (`named`).
+pub fn group_labels(query: &MetricsQuery, key: &GroupKey, named: bool) -> Vec<KeyValue> {
+    if query.by.is_empty() {
+        let name = Value::String(function_name(&query.function).to_owned());
+        return if named { vec![key_value("__name__", Some(&name))] } else { vec![] };
+    }
+    let labels: Vec<KeyValue> = query
+        .by
+        .iter()
+        .zip(key)
+        .filter_map(|(name, value)| Some(key_value(&name.to_string(), Some(value.0.as_ref()?))))
+        .collect();
+    match (labels.is_empty(), query.by.first()) {
+        (true, Some(name)) => vec![key_value(&name.to_string(), None)],
+        _ => labels,
+    }
+}
+
+fn function_name(function: &MetricsFunction) -> &'static str {
+    match function {
+        MetricsFunction::Rate => "rate",
+        MetricsFunction::CountOverTime => "count_over_time",
+        MetricsFunction::MinOverTime(_) => "min_over_time",
+        MetricsFunction::MaxOverTime(_) => "max_over_time",
+        MetricsFunction::SumOverTime(_) => "sum_over_time",
+        MetricsFunction::AvgOverTime(_) => "avg_over_time",
+        MetricsFunction::QuantileOverTime(..) => "quantile_over_time",
+        MetricsFunction::HistogramOverTime(_) => "histogram_over_time",
+        MetricsFunction::Compare { .. } => "compare",
+    }
+}
+
+/// A text that orders label values; equal exactly for equal labels.
+fn label_text(label: &KeyValue) -> (String, String) {
+    let value = match label.value.as_ref().and_then(|v| v.value.as_ref()) {
+        Some(any_value::Value::StringValue(v)) => v.clone(),
+        Some(any_value::Value::IntValue(v)) => format!("{v:020}"),
+        Some(other) => format!("{other:?}"),
+        None => String::new(),
+    };
+    (label.key.clone(), value)
+}
+
+fn label_key(series: &Series) -> (usize, Vec<(String, String)>) {
+    (series.labels.len(), series.labels.iter().map(label_text).collect())
+}
+
+/// By number of labels, then keys and values.
+pub fn sorted(mut series: Vec<Series>) -> Vec<Series> {
+    series.sort_by_cached_key(label_key);
+    series
+}
+
+/// At most `most` series; a cut answer is marked partial, with the reason.
+pub fn limited(mut series: Vec<Series>, most: Option<usize>) -> (Vec<Series>, i32, String) {
+    match most {
+        Some(most) if most > 0 && series.len() > most => {
+            let message = format!("the query has {} series, more than the limit of {most}; values may be inaccurate", series.len());
+            series.truncate(most);
+            (series, tempopb::PartialStatus::Partial as i32, message)
+        }
+        _ => (series, tempopb::PartialStatus::Complete as i32, String::new()),
+    }
+}
+
+pub fn second_stage(series: Vec<Series>, stage: &SecondStage) -> Vec<Series> {
+    match stage {
+        SecondStage::TopK(k) => select(series, usize::try_from(*k).unwrap_or(0), |a, b| b.total_cmp(&a)),
+        SecondStage::BottomK(k) => select(series, usize::try_from(*k).unwrap_or(0), |a, b| a.total_cmp(&b)),
+        SecondStage::Compare(op, bound) => {
+            let mut series = series;
+            for value in series.iter_mut().flat_map(|s| &mut s.values) {
+                *value = value.filter(|v| sample_passes(*op, *v, *bound));
+            }
+            series
+        }
+    }
+}
+
+fn sample_passes(op: ComparisonOp, value: f64, bound: f64) -> bool {
+    holds(op, Number::Float(value).compare(Number::Float(bound)))
+}
+
+/// Keeps `k` samples of every interval, the first in the given order; ties go by labels.
+fn select(series: Vec<Series>, k: usize, order: impl Fn(f64, f64) -> Ordering) -> Vec<Series> {
+    let mut series = sorted(series);
+    if series.len() <= k {
+        return series;
+    }
+    let intervals = series.first().map_or(0, |s| s.values.len());
+    for interval in 0..intervals {
+        let mut present: Vec<(usize, f64)> =
+            series.iter().enumerate().filter_map(|(i, s)| Some((i, s.values[interval]?))).collect();
+        present.sort_by(|a, b| order(a.1, b.1).then(a.0.cmp(&b.0)));
+        for (i, _) in present.into_iter().skip(k) {
+            series[i].values[interval] = None;
+        }
+    }
+    series
+}
+
+/// Arithmetic between series: those with equal labels meet (the function's name does not count); a series
+/// without labels meets every other.
+pub fn combine(op: ArithmeticOp, left: Vec<Series>, right: Vec<Series>) -> Vec<Series> {
+    let bare = |s: &Series| s.labels.iter().filter(|l| l.key != "__name__").map(label_text).collect::<Vec<_>>();
+    let apply = |a: &Series, b: &Series, labels: Vec<KeyValue>| {
+        let values = a.values.iter().zip(&b.values).map(|(a, b)| Some(arithmetic(op, (*a)?, (*b)?)));
+        Series { labels, values: values.map(|v| v.filter(|v| v.is_finite())).collect() }
+    };
+    let without_name = |s: &Series| s.labels.iter().filter(|l| l.key != "__name__").cloned().collect::<Vec<_>>();
+    if let [one] = right.as_slice() {
+        if bare(one).is_empty() {
+            return left.iter().map(|s| apply(s, one, without_name(s))).collect();
+        }
+    }
+    if let [one] = left.as_slice() {
+        if bare(one).is_empty() {
+            return right.iter().map(|s| apply(one, s, without_name(s))).collect();
+        }
+    }
+    let by_labels: HashMap<_, _> = right.iter().map(|s| (bare(s), s)).collect();
+    left.iter().filter_map(|s| Some(apply(s, by_labels.get(&bare(s))?, without_name(s)))).collect()
+}
+
+fn arithmetic(op: ArithmeticOp, a: f64, b: f64) -> f64 {
+    match op {
+        ArithmeticOp::Add => a + b,
+        ArithmeticOp::Subtract => a - b,
+        ArithmeticOp::Multiply => a * b,
+        ArithmeticOp::Divide => a / b,
+        ArithmeticOp::Modulo => a % b,
+        ArithmeticOp::Power => a.powf(b),
+    }
+}
+
+/// A label that holds a word.
+pub fn word_label(key: &str, word: &str) -> KeyValue {
+    KeyValue {
+        key: key.to_owned(),
+        value: Some(AnyValue { value: Some(any_value::Value::StringValue(word.to_owned())) }),
+        ..Default::default()
+    }
+}
