@@ -12,6 +12,13 @@ pub struct Span {
     pub end: u32,
 }
 
+impl Span {
+    /// From the start of this to the end of the other.
+    pub fn to(self, other: Span) -> Span {
+        Span { start: self.start, end: other.end.max(self.start) }
+    }
+}
+
 impl PartialEq for Span {
     fn eq(&self, _: &Self) -> bool {
         true
@@ -157,6 +164,7 @@ pub enum FieldExpr {
     /// Comparison with `nil` is not here: see `Exists`.
     Compare { op: ComparisonOp, left: Box<FieldExpr>, right: Box<FieldExpr>, span: Span },
     Arithmetic { op: ArithmeticOp, left: Box<FieldExpr>, right: Box<FieldExpr>, span: Span },
+    /// A chain of more than eight operands is a balanced tree: see `chain`.
     And(Box<FieldExpr>, Box<FieldExpr>),
     Or(Box<FieldExpr>, Box<FieldExpr>),
     Not(Box<FieldExpr>),
