@@ -1,1 +1,33 @@
-//! .
+//! Blocks and tables in an object store. The only crate that builds object keys.
+//!
+//! - [`Storage`] opens the store, proves that it can be built on, and hands out tables and blocks.
+//! - [`Table`] is a tenant's Delta table: commits are atomic, snapshots never change.
+//! - [`OpenBlock`] reads a block's rows; no byte leaves it that does not have the checksum it was written with.
+//!
+//! Invariants: a block is visible exactly from the commit that adds it to the commit that removes it; its
+//! two files are stored before that commit, and never change; a commit that was reported as done is on disk.
+
+mod chunks;
+mod config;
+mod delta;
+mod entry;
+mod error;
+mod keys;
+mod local;
+mod metrics;
+mod open_block;
+mod storage;
+mod store;
+mod table;
+mod upload;
+
+pub use config::{
+    AzureConfig, Backend, BucketLookup, CacheConfig, ClientConfig, GcsConfig, LocalConfig, S3Config, SseConfig,
+    SseKind, StorageConfig, TableConfig,
+};
+pub use entry::{BlockEntry, ColumnRange};
+pub use error::{Result, StorageError};
+pub use metrics::{Counter, StorageMetrics};
+pub use open_block::OpenBlock;
+pub use storage::Storage;
+pub use table::{Commit, Committed, Outcome, Snapshot, Table};

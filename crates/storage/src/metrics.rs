@@ -1,0 +1,36 @@
+//! Counts of what the store was asked for and what was found wrong. Monotonic; read by whoever exports them.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A monotonic count.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn add(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+}
+
+#[derive(Debug, Default)]
+pub struct StorageMetrics {
+    /// 1 MiB pieces of data files found in memory.
+    pub chunk_hits_memory: Counter,
+    /// Pieces found in the disk cache, with the right checksum.
+    pub chunk_hits_disk: Counter,
+    /// Pieces that had to come from the store.
+    pub chunk_misses: Counter,
+    /// Requests for pieces to the store, and the bytes they brought.
+    pub fetches: Counter,
+    pub fetched_bytes: Counter,
+    /// Pieces whose bytes did not have the checksum of the sidecar, from the store or the disk cache.
+    pub chunk_checksum_failures: Counter,
+    /// Blocks whose sidecar was lost or damaged and was made again from the data file.
+    pub sidecars_rebuilt: Counter,
+    pub blocks_written: Counter,
+    pub blocks_written_bytes: Counter,
+}
