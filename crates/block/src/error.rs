@@ -14,7 +14,7 @@ pub enum BlockError {
     Order(model::TraceId),
     /// More bytes of one column than one batch can address.
     #[error("too many spans to merge at once ({0}): merge fewer batches or shorter time windows")]
-    TooLarge(ArrowError),
+    TooLarge(String),
     /// A block that has no row has no file.
     #[error("a block needs at least one span")]
     Empty,
@@ -22,8 +22,9 @@ pub enum BlockError {
     Sidecar(&'static str),
     #[error("the sidecar has format version {found}, this program reads up to {known}: upgrade it")]
     SidecarVersion { found: u32, known: u32 },
-    #[error("damaged attribute value in column {column:?}: {problem}")]
-    Attribute { column: &'static str, problem: String },
+    /// A data file without what only our writer puts into it.
+    #[error("not a block of ours: {0}")]
+    Foreign(&'static str),
     #[error("block data")]
     Parquet(#[from] ParquetError),
     #[error("span rows")]
@@ -39,7 +40,7 @@ impl BlockError {
 
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Sidecar(_) | Self::Parquet(_) | Self::Attribute { .. } | Self::Json(_) => ErrorKind::Corrupt,
+            Self::Sidecar(_) | Self::Foreign(_) | Self::Parquet(_) | Self::Json(_) => ErrorKind::Corrupt,
             Self::SidecarVersion { .. } => ErrorKind::Unavailable,
             Self::TooLarge(_) => ErrorKind::TooLarge,
             Self::Column { .. } | Self::Order(_) | Self::Empty | Self::Arrow(_) => ErrorKind::Internal,

@@ -50,6 +50,18 @@ pub struct WholeTrace {
     pub child_count: Int32Array,
 }
 
+/// The names of the columns.
+pub const COLUMNS: [&str; 8] = [
+    schema::ROOT_SERVICE_NAME,
+    schema::ROOT_SPAN_NAME,
+    schema::TRACE_START,
+    schema::TRACE_DURATION,
+    schema::NESTED_LEFT,
+    schema::NESTED_RIGHT,
+    schema::NESTED_PARENT,
+    schema::CHILD_COUNT,
+];
+
 const SERVICE_NAME: &str = "service.name";
 
 impl<'a> SpanRows<'a> {
@@ -150,17 +162,18 @@ pub fn compute(rows: &SpanRows<'_>) -> WholeTrace {
 
 impl WholeTrace {
     /// The columns by name, in file order.
-    pub fn into_columns(self) -> [(&'static str, ArrayRef); 8] {
-        [
-            (schema::ROOT_SERVICE_NAME, Arc::new(self.root_service_names)),
-            (schema::ROOT_SPAN_NAME, Arc::new(self.root_span_names)),
-            (schema::TRACE_START, Arc::new(self.trace_starts)),
-            (schema::TRACE_DURATION, Arc::new(self.trace_durations)),
-            (schema::NESTED_LEFT, Arc::new(self.nested_left)),
-            (schema::NESTED_RIGHT, Arc::new(self.nested_right)),
-            (schema::NESTED_PARENT, Arc::new(self.nested_parent)),
-            (schema::CHILD_COUNT, Arc::new(self.child_count)),
-        ]
+    pub fn into_columns(self) -> impl Iterator<Item = (&'static str, ArrayRef)> {
+        let columns: [ArrayRef; 8] = [
+            Arc::new(self.root_service_names),
+            Arc::new(self.root_span_names),
+            Arc::new(self.trace_starts),
+            Arc::new(self.trace_durations),
+            Arc::new(self.nested_left),
+            Arc::new(self.nested_right),
+            Arc::new(self.nested_parent),
+            Arc::new(self.child_count),
+        ];
+        COLUMNS.into_iter().zip(columns)
     }
 }
 
