@@ -29,7 +29,8 @@ const TABLES_MAX: u64 = 10_000;
 /// Folders looked into at once for whether they hold a table.
 const PARALLEL_LISTS: usize = 16;
 
-/// Where all blocks of all tenants are. One per process, shared.
+/// Where all blocks of all tenants are. A handle; clones share everything.
+#[derive(Clone)]
 pub struct Storage {
     store: Arc<dyn ObjectStore>,
     keys: Keys,
@@ -37,7 +38,7 @@ pub struct Storage {
     open_blocks: moka::future::Cache<Ulid, Arc<OpenBlock>>,
     tables: moka::future::Cache<TenantId, Arc<Table>>,
     /// Folders that were seen to hold a table. Tables are never dropped.
-    known_tenants: Mutex<HashSet<TenantId>>,
+    known_tenants: Arc<Mutex<HashSet<TenantId>>>,
     checkpoint_commits: u32,
     metrics: Arc<StorageMetrics>,
 }
@@ -70,7 +71,7 @@ impl Storage {
             chunks: Arc::new(chunks),
             open_blocks,
             tables: moka::future::Cache::new(TABLES_MAX),
-            known_tenants: Mutex::default(),
+            known_tenants: Arc::default(),
             checkpoint_commits: config.table.checkpoint_commits,
             metrics,
         })
