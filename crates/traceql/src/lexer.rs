@@ -158,13 +158,13 @@ impl<'t> Lexer<'t> {
             let rest = self.rest();
             if rest.starts_with("//") {
                 self.at += rest.find('\n').unwrap_or(rest.len());
-            } else if rest.starts_with("/*") {
-                let Some(end) = rest[2..].find("*/") else {
+            } else if let Some(comment) = rest.strip_prefix("/*") {
+                let Some(length) = comment.find("*/") else {
                     let start = self.at as u32;
                     return Err(Fault::new(Span { start, end: start + 2 }, "this comment does not end")
                         .help("end it with `*/`"));
                 };
-                self.at += 2 + end + 2;
+                self.at += 2 + length + 2;
             } else {
                 return Ok(());
             }
@@ -537,7 +537,7 @@ mod tests {
             ("trace:rootService", intrinsic(false, Intrinsic::RootServiceName)),
         ];
         for (text, kind) in table {
-            assert_eq!(kinds(text), [kind.clone()], "{text}");
+            assert_eq!(kinds(text), std::slice::from_ref(kind), "{text}");
         }
         assert_eq!(kinds("{.a=1}").len(), 5);
         assert_eq!(kinds(".a!~.b").len(), 3);
@@ -561,7 +561,7 @@ mod tests {
             ("3µs", Kind::Duration(3_000)),
         ];
         for (text, kind) in table {
-            assert_eq!(kinds(text), [kind.clone()], "{text}");
+            assert_eq!(kinds(text), std::slice::from_ref(kind), "{text}");
         }
     }
 

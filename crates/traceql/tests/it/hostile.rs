@@ -142,7 +142,7 @@ fn answered(text: &str) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(4096))]
+    #![proptest_config(ProptestConfig::with_cases(2048))]
 
     #[test]
     fn any_text_is_answered(text in any::<String>()) {
