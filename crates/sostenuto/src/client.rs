@@ -1,0 +1,98 @@
+//! Asks a running server over HTTP, for the commands that show what it knows.
+
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use reqwest::{Client, Response, StatusCode, Url, header};
+
+/// How long an answer may take.
+const TIMEOUT: Duration = Duration::from_secs(120);
+/// The most bytes of an answer.
+const ANSWER_BYTES_MAX: usize = 512 << 20;
+/// The most characters of an error answer that are repeated.
+const ERROR_CHARS_MAX: usize = 2_000;
+
+#[derive(clap::Args, Clone, Debug)]
+pub struct ServerArgs {
+    /// The server to ask
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:3200", env = "SOSTENUTO_SERVER")]
+    pub server: String,
+    /// The tenant to ask as, where multi-tenancy is on
+    #[arg(long, value_name = "ID")]
+    pub tenant: Option<String>,
+}
+
+pub struct Server {
+    client: Client,
+    base: Url,
+    tenant: Option<String>,
+}
+
+impl Server {
+    pub fn new(args: &ServerArgs) -> anyhow::Result<Self> {
+        let base = match args.server.contains("://") {
+            true => Url::parse(&args.server),
+            false => Url::parse(&format!("http://{}", args.server)),
+        };
+        let base = base
+            .ok()
+            .filter(|url| !url.cannot_be_a_base() && url.has_host())
+            .with_context(|| format!("{:?} is not a URL; write for example http://127.0.0.1:3200", args.server))?;
+        let client = Client::builder().timeout(TIMEOUT).connect_timeout(Duration::from_secs(5)).build()?;
+        Ok(Self { client, base, tenant: args.tenant.clone() })
+    }
+
+    /// The body of a successful answer to `GET path?parameters`. `None` where the answer is 404.
+    pub async fn get(
+        &self,
+        path: &[&str],
+        parameters: &[(&str, String)],
+        accept: &str,
+    ) -> anyhow::Result<Option<Vec<u8>>> {
+        let mut url = self.base.clone();
+        url.path_segments_mut().expect("checked when it was parsed").pop_if_empty().extend(path);
+        url.query_pairs_mut().extend_pairs(parameters);
+        let mut request = self.client.get(url).header(header::ACCEPT, accept);
+        if let Some(tenant) = &self.tenant {
+            request = request.header("X-Scope-OrgID", tenant);
+        }
+        let response = request.send().await.map_err(|error| self.unreachable(&error))?;
+        let status = response.status();
+        let body = self.read(response).await?;
+        match status {
+            status if status.is_success() => Ok(Some(body)),
+            StatusCode::NOT_FOUND => Ok(None),
+            status => {
+                let said: String = String::from_utf8_lossy(&body).trim().chars().take(ERROR_CHARS_MAX).collect();
+                match said.is_empty() {
+                    true => bail!("{} answered {status}", self.base),
+                    false => bail!("{} answered {status}: {}", self.base, crate::show::plain(&said)),
+                }
+            }
+        }
+    }
+
+    async fn read(&self, mut response: Response) -> anyhow::Result<Vec<u8>> {
+        let mut body = Vec::new();
+        while let Some(part) = response.chunk().await.map_err(|error| self.unreachable(&error))? {
+            if body.len() + part.len() > ANSWER_BYTES_MAX {
+                bail!("the answer is larger than {} MiB; ask for less", ANSWER_BYTES_MAX >> 20);
+            }
+            body.extend_from_slice(&part);
+        }
+        Ok(body)
+    }
+
+    fn unreachable(&self, error: &reqwest::Error) -> anyhow::Error {
+        if error.is_connect() {
+            anyhow::anyhow!(
+                "nothing listens on {}; start `sostenuto serve` first, or name another server with --server",
+                self.base
+            )
+        } else if error.is_timeout() {
+            anyhow::anyhow!("{} gave no answer within {} s", self.base, TIMEOUT.as_secs())
+        } else {
+            anyhow::anyhow!("the connection to {} broke: {error}", self.base)
+        }
+    }
+}

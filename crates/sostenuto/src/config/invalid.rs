@@ -1,0 +1,93 @@
+//! Settings that are well-formed and still cannot work, found before anything starts.
+
+use std::fmt;
+
+use storage::Backend;
+
+use super::Config;
+
+/// A setting that cannot work: its key, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Invalid {
+    pub key: &'static str,
+    pub message: String,
+}
+
+impl fmt::Display for Invalid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.key, self.message)
+    }
+}
+
+impl std::error::Error for Invalid {}
+
+impl Config {
+    pub fn validate(&self) -> Result<(), Invalid> {
+        let fail = |key, message: String| Err(Invalid { key, message });
+        let storage = &self.storage;
+        let required: &[(&'static str, &String)] = match storage.backend {
+            Backend::Local => &[],
+            Backend::S3 => &[("storage.s3.bucket", &storage.s3.bucket)],
+            Backend::Gcs => &[("storage.gcs.bucket_name", &storage.gcs.bucket_name)],
+            Backend::Azure => &[
+                ("storage.azure.storage_account_name", &storage.azure.storage_account_name),
+                ("storage.azure.container_name", &storage.azure.container_name),
+            ],
+        };
+        if let Some((key, _)) = required.iter().find(|(_, value)| value.is_empty()) {
+            return fail(key, "must be set with this storage.backend".to_owned());
+        }
+        match (&storage.s3.access_key, &storage.s3.secret_key) {
+            (None, Some(_)) => return fail("storage.s3.access_key", "must be set where secret_key is".to_owned()),
+            (Some(_), None) => return fail("storage.s3.secret_key", "must be set where access_key is".to_owned()),
+            _ => {}
+        }
+        let protocols = &self.distributor.receivers.otlp.protocols;
+        for (key, endpoint) in [
+            ("distributor.receivers.otlp.protocols.grpc.endpoint", protocols.grpc.as_ref().map(|grpc| &grpc.endpoint)),
+            ("distributor.receivers.otlp.protocols.http.endpoint", protocols.http.as_ref().map(|http| &http.endpoint)),
+        ] {
+            let Some(endpoint) = endpoint else { continue };
+            if endpoint.rsplit_once(':').and_then(|(host, port)| (!host.is_empty()).then(|| port.parse::<u16>().ok())?).is_none() {
+                return fail(key, format!("{endpoint:?} is not host:port"));
+            }
+        }
+        if protocols.grpc.is_none() && protocols.http.is_none() {
+            return fail("distributor.receivers.otlp.protocols", "names neither grpc nor http; name at least one".to_owned());
+        }
+        for (key, size) in [
+            ("overrides.defaults.ingestion.rate_limit_bytes", self.overrides.defaults.ingestion.rate_limit_bytes),
+            ("overrides.defaults.ingestion.burst_size_bytes", self.overrides.defaults.ingestion.burst_size_bytes),
+            ("ingester.max_block_bytes", self.ingester.max_block_bytes),
+            ("ingester.max_live_traces_bytes", self.ingester.max_live_traces_bytes),
+        ] {
+            if size.0 == 0 {
+                return fail(key, "must be more than 0".to_owned());
+            }
+        }
+        for (key, duration) in [
+            ("ingester.max_block_duration", self.ingester.max_block_duration),
+            ("query_frontend.api_timeout", self.query_frontend.api_timeout),
+            ("query_frontend.default_range", self.query_frontend.default_range),
+        ] {
+            if duration.0.as_millis() == 0 {
+                return fail(key, "must be at least 1ms".to_owned());
+            }
+        }
+        for (key, count) in [
+            ("query_frontend.max_concurrent_queries", self.query_frontend.max_concurrent_queries),
+            ("query_frontend.max_tenants_per_query", self.query_frontend.max_tenants_per_query),
+            ("server.http_server_conn_limit", self.server.http_server_conn_limit),
+            ("ingester.concurrent_flushes", self.ingester.concurrent_flushes),
+        ] {
+            if count == 0 {
+                return fail(key, "must be at least 1".to_owned());
+            }
+        }
+        let search = &self.query_frontend.search;
+        if search.default_result_limit == 0 || search.default_result_limit > search.max_result_limit {
+            return fail("query_frontend.search.default_result_limit", format!("must be 1 to {}", search.max_result_limit));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,368 @@
+//! What a person can set: one YAML file, every default in this module and nowhere else.
+//!
+//! Key names are Tempo's where the meaning is the same. Unknown keys are refused. A value of these types is
+//! only a setting; `serve` turns settings into components.
+
+mod components;
+mod duration;
+mod invalid;
+mod load;
+mod size;
+mod storage;
+
+use std::net::SocketAddr;
+
+use api::ApiConfig;
+use ingester::IngesterConfig;
+use serde::{Deserialize, Deserializer, Serialize};
+
+pub use duration::{DurationError, GoDuration};
+pub use invalid::Invalid;
+pub use load::{LoadError, environment};
+pub use size::{Size, SizeError};
+pub use storage::{Local, Storage, Wal, directory};
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    pub target: Target,
+    /// On: every request names its tenant in `X-Scope-OrgID`. Off: all requests share one tenant.
+    pub multitenancy_enabled: bool,
+    /// A path that stands before `/api`, such as `/tempo`.
+    pub http_api_prefix: String,
+    pub server: Server,
+    pub distributor: Distributor,
+    pub ingester: Ingester,
+    pub storage: Storage,
+    pub query_frontend: QueryFrontend,
+    pub overrides: Overrides,
+    pub log: Log,
+}
+
+/// Which roles this process plays.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Target {
+    #[default]
+    All,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Server {
+    /// A host or an address. Nothing here asks who is calling, so the default is this machine only.
+    pub http_listen_address: String,
+    /// HTTP and gRPC on one port.
+    pub http_listen_port: u16,
+    /// Connections that may be open at the same time on each port.
+    pub http_server_conn_limit: usize,
+    /// How long running requests may take at shutdown before their connections are cut.
+    pub graceful_shutdown_timeout: GoDuration,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        let api = ApiConfig::default();
+        Self {
+            http_listen_address: "127.0.0.1".to_owned(),
+            http_listen_port: 3200,
+            http_server_conn_limit: api.connections_max,
+            graceful_shutdown_timeout: GoDuration(api.drain_timeout),
+        }
+    }
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Distributor {
+    pub receivers: Receivers,
+    /// How long a client that was refused for its rate is told to wait.
+    pub retry_after_on_resource_exhausted: GoDuration,
+    /// Longer attribute keys and string values are cut; 0 keeps all.
+    pub max_attribute_bytes: Size,
+    /// Further attributes of a span, resource, scope, event or link are dropped and counted.
+    pub max_attributes_per_span: usize,
+    pub max_events_per_span: usize,
+    pub max_links_per_span: usize,
+}
+
+impl Default for Distributor {
+    fn default() -> Self {
+        let ingester = IngesterConfig::default();
+        Self {
+            receivers: Receivers::default(),
+            retry_after_on_resource_exhausted: GoDuration(receivers::Config::default().retry_after),
+            max_attribute_bytes: Size(ingester.attribute_value_bytes_max as u64),
+            max_attributes_per_span: ingester.attributes_per_span_max,
+            max_events_per_span: ingester.events_per_span_max,
+            max_links_per_span: ingester.links_per_span_max,
+        }
+    }
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Receivers {
+    pub otlp: Otlp,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Otlp {
+    pub protocols: OtlpProtocols,
+}
+
+/// As in a Collector: without this section both are on; with it, those it names.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OtlpProtocols {
+    #[serde(default, deserialize_with = "on_when_named", skip_serializing_if = "Option::is_none")]
+    pub grpc: Option<OtlpGrpc>,
+    #[serde(default, deserialize_with = "on_when_named", skip_serializing_if = "Option::is_none")]
+    pub http: Option<OtlpHttp>,
+}
+
+impl Default for OtlpProtocols {
+    fn default() -> Self {
+        Self { grpc: Some(OtlpGrpc::default()), http: Some(OtlpHttp::default()) }
+    }
+}
+
+/// `grpc:` with nothing behind it switches the protocol on with its defaults.
+fn on_when_named<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(d: D) -> Result<Option<T>, D::Error> {
+    Ok(Some(Option::<T>::deserialize(d)?.unwrap_or_default()))
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OtlpGrpc {
+    /// `host:port`.
+    pub endpoint: String,
+    /// The largest request after decompression.
+    pub max_recv_msg_size_mib: u64,
+}
+
+impl Default for OtlpGrpc {
+    fn default() -> Self {
+        let request_bytes_max = receivers::Config::default().request_bytes_max as u64;
+        Self { endpoint: "127.0.0.1:4317".to_owned(), max_recv_msg_size_mib: request_bytes_max >> 20 }
+    }
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OtlpHttp {
+    /// `host:port`.
+    pub endpoint: String,
+    /// The largest request body after decompression.
+    pub max_request_body_size: Size,
+}
+
+impl Default for OtlpHttp {
+    fn default() -> Self {
+        let request_bytes_max = receivers::Config::default().request_bytes_max as u64;
+        Self { endpoint: "127.0.0.1:4318".to_owned(), max_request_body_size: Size(request_bytes_max) }
+    }
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Ingester {
+    /// Live spans become blocks when the oldest has been here this long. Shorter means more and smaller blocks
+    /// (two objects and one commit per tenant each time); longer means more to replay after a crash.
+    pub max_block_duration: GoDuration,
+    /// ... or when this many bytes of requests have come.
+    pub max_block_bytes: Size,
+    /// With more live data than this in memory, requests get a retryable refusal.
+    pub max_live_traces_bytes: Size,
+    /// Tenants whose blocks are made at the same time.
+    pub concurrent_flushes: usize,
+}
+
+impl Default for Ingester {
+    fn default() -> Self {
+        let ingester = IngesterConfig::default();
+        Self {
+            max_block_duration: GoDuration::from_millis(ingester.live_age_max_ms),
+            max_block_bytes: Size(ingester.cut_bytes.as_u64()),
+            max_live_traces_bytes: Size(ingester.live_bytes_max.as_u64()),
+            concurrent_flushes: ingester.flush_parallelism,
+        }
+    }
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct QueryFrontend {
+    pub search: Search,
+    pub metrics: Metrics,
+    /// The time range, back from now, of a request that names none.
+    pub default_range: GoDuration,
+    /// A query that takes longer is stopped.
+    pub api_timeout: GoDuration,
+    /// Queries that may run at the same time; one more is told to come again.
+    pub max_concurrent_queries: usize,
+    /// The most tenants one read may name, as `a|b|c`; 1 switches that off.
+    pub max_tenants_per_query: usize,
+}
+
+impl Default for QueryFrontend {
+    fn default() -> Self {
+        let api = ApiConfig::default();
+        Self {
+            search: Search::default(),
+            metrics: Metrics::default(),
+            default_range: GoDuration(api.query.default_range),
+            api_timeout: GoDuration(api.query_timeout),
+            max_concurrent_queries: api.queries_max,
+            max_tenants_per_query: api.query.tenants_max,
+        }
+    }
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Search {
+    pub default_result_limit: u32,
+    pub max_result_limit: u32,
+    pub default_spans_per_span_set: u32,
+    pub max_spans_per_span_set: u32,
+}
+
+impl Default for Search {
+    fn default() -> Self {
+        let query = ApiConfig::default().query;
+        Self {
+            default_result_limit: query.traces_default,
+            max_result_limit: query.traces_max,
+            default_spans_per_span_set: query.spans_per_spanset_default,
+            max_spans_per_span_set: query.spans_per_spanset_max,
+        }
+    }
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Metrics {
+    pub max_exemplars: u32,
+    /// The most points of a series.
+    pub max_intervals: u64,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let query = ApiConfig::default().query;
+        Self { max_exemplars: query.exemplars_max, max_intervals: query.steps_max }
+    }
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Overrides {
+    /// What holds for every tenant.
+    pub defaults: Limits,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    pub ingestion: IngestionLimits,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct IngestionLimits {
+    /// Bytes of request a tenant may send each second.
+    pub rate_limit_bytes: Size,
+    /// The most at once. A larger request can never pass.
+    pub burst_size_bytes: Size,
+    /// 0 takes `distributor.max_attribute_bytes`.
+    pub max_attribute_bytes: Size,
+}
+
+impl Default for IngestionLimits {
+    fn default() -> Self {
+        Self { rate_limit_bytes: Size(30_000_000), burst_size_bytes: Size::mib(64), max_attribute_bytes: Size(0) }
+    }
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    pub level: LogLevel,
+    pub format: LogFormat,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: LogLevel::Info, format: LogFormat::Text }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+impl LogLevel {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+impl Config {
+    /// The configuration in effect as YAML, secrets as `<secret>`.
+    pub fn effective_yaml(&self) -> String {
+        serde_saphyr::to_string(self).expect("a tree of plain values serializes")
+    }
+
+    /// Makes every listener listen on `host`, keeping its port.
+    pub fn listen_on(&mut self, host: &str) {
+        self.server.http_listen_address = host.to_owned();
+        let protocols = &mut self.distributor.receivers.otlp.protocols;
+        let endpoints = [protocols.grpc.as_mut().map(|p| &mut p.endpoint), protocols.http.as_mut().map(|p| &mut p.endpoint)];
+        for endpoint in endpoints.into_iter().flatten() {
+            let port = endpoint.rsplit_once(':').map_or("", |(_, port)| port);
+            *endpoint = host_and_port(host, port);
+        }
+    }
+
+    /// `host:port` of the API.
+    pub fn api_endpoint(&self) -> String {
+        host_and_port(&self.server.http_listen_address, &self.server.http_listen_port.to_string())
+    }
+}
+
+fn host_and_port(host: &str, port: &str) -> String {
+    match host.contains(':') && !host.starts_with('[') {
+        true => format!("[{host}]:{port}"),
+        false => format!("{host}:{port}"),
+    }
+}
+
+/// How a client on this machine reaches a listener: an unspecified address is reached by loopback.
+pub fn reachable(address: SocketAddr) -> SocketAddr {
+    match address.ip().is_unspecified() {
+        true if address.is_ipv4() => SocketAddr::from(([127, 0, 0, 1], address.port())),
+        true => SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, address.port())),
+        false => address,
+    }
+}

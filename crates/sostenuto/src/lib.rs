@@ -1,0 +1,15 @@
+//! The program's parts: command line, configuration, wiring, the demo, and what a terminal shows.
+//!
+//! Only this crate knows all roles; it makes components of settings and nothing else decides what they are.
+
+pub mod ask;
+mod build;
+pub mod cli;
+pub mod client;
+pub mod config;
+pub mod demo;
+pub mod inspect;
+mod logging;
+mod observe;
+pub mod serve;
+pub mod show;

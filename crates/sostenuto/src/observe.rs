@@ -1,0 +1,106 @@
+//! What the components count, as metrics of the program. Each scrape reads the numbers; nothing is kept here.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use api::Metrics;
+use distributor::{Distributor, TenantCounts};
+use ingester::{Ingester, IngesterStats};
+use storage::{Counter, Storage, StorageMetrics};
+
+pub fn distributor(metrics: &Metrics, distributor: &Distributor) {
+    let by_tenant = |read: fn(&TenantCounts) -> u64| {
+        let distributor = distributor.clone();
+        move || distributor.counts().iter().map(|counts| (counts.tenant.clone(), read(counts) as f64)).collect()
+    };
+    metrics.counters(
+        "sostenuto_distributor_requests",
+        "Requests that came in",
+        "tenant",
+        by_tenant(|counts| counts.requests),
+    );
+    metrics.counters(
+        "sostenuto_distributor_received_bytes",
+        "Bytes of requests, as protobuf and uncompressed",
+        "tenant",
+        by_tenant(|counts| counts.bytes_received),
+    );
+    metrics.counters(
+        "sostenuto_distributor_spans_received",
+        "Spans that came in, stored or discarded",
+        "tenant",
+        by_tenant(|counts| counts.spans_received),
+    );
+    metrics.counters(
+        "sostenuto_distributor_attributes_truncated",
+        "Keys and values of attributes that were cut at the size limit",
+        "tenant",
+        by_tenant(|counts| counts.attributes_truncated),
+    );
+    let discarding = distributor.clone();
+    metrics.counters(
+        "sostenuto_distributor_spans_discarded",
+        "Spans that were not stored, by reason, over all tenants",
+        "reason",
+        move || {
+            let mut reasons: BTreeMap<&'static str, u64> = BTreeMap::new();
+            for (reason, spans) in discarding.counts().iter().flat_map(|counts| &counts.spans_discarded) {
+                *reasons.entry(reason).or_default() += spans;
+            }
+            reasons.into_iter().map(|(reason, spans)| (reason.to_owned(), spans as f64)).collect()
+        },
+    );
+}
+
+pub fn ingester(metrics: &Metrics, ingester: &Ingester) {
+    let read = |read: fn(IngesterStats) -> f64| {
+        let ingester = ingester.clone();
+        move || read(ingester.stats())
+    };
+    metrics.gauge("sostenuto_ingester_live_bytes", "Memory of live spans", read(|s| s.live_bytes as f64));
+    metrics.gauge(
+        "sostenuto_ingester_cuts_waiting",
+        "Stretches of live spans that wait for the object store",
+        read(|s| s.cuts_waiting as f64),
+    );
+    metrics.counter("sostenuto_ingester_spans_accepted", "Spans taken in", read(|s| s.accepted_spans as f64));
+    metrics.counter("sostenuto_ingester_spans_rejected", "Spans that are not valid", read(|s| s.rejected_spans as f64));
+    metrics.counter("sostenuto_ingester_spans_flushed", "Spans written into blocks", read(|s| s.flushed_spans as f64));
+    metrics.counter("sostenuto_ingester_blocks_flushed", "Blocks written", read(|s| s.blocks as f64));
+    metrics.counter("sostenuto_ingester_flush_failures", "Flushes that failed", read(|s| s.flush_failures as f64));
+}
+
+pub fn storage(metrics: &Metrics, storage: &Storage) {
+    let read = |counter: fn(&StorageMetrics) -> &Counter| {
+        let counts = Arc::clone(storage.metrics());
+        move || counter(&counts).get() as f64
+    };
+    let found = Arc::clone(storage.metrics());
+    metrics.counters(
+        "sostenuto_storage_pieces_read",
+        "Pieces of 1 MiB of data files, by where they were found",
+        "from",
+        move || {
+            let places =
+                [("memory", &found.chunk_hits_memory), ("disk", &found.chunk_hits_disk), ("store", &found.chunk_misses)];
+            places.into_iter().map(|(place, count)| (place.to_owned(), count.get() as f64)).collect()
+        },
+    );
+    metrics.counter("sostenuto_storage_fetches", "Requests for pieces to the store", read(|c| &c.fetches));
+    metrics.counter("sostenuto_storage_fetched_bytes", "Bytes that they brought", read(|c| &c.fetched_bytes));
+    metrics.counter(
+        "sostenuto_storage_checksum_failures",
+        "Pieces whose bytes did not have their checksum",
+        read(|c| &c.chunk_checksum_failures),
+    );
+    metrics.counter(
+        "sostenuto_storage_sidecars_rebuilt",
+        "Sidecars that were lost or damaged and were made again",
+        read(|c| &c.sidecars_rebuilt),
+    );
+    metrics.counter("sostenuto_storage_blocks_written", "Blocks stored", read(|c| &c.blocks_written));
+    metrics.counter(
+        "sostenuto_storage_written_bytes",
+        "Bytes of blocks and sidecars stored",
+        read(|c| &c.blocks_written_bytes),
+    );
+}

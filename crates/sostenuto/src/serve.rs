@@ -1,0 +1,253 @@
+//! `sostenuto serve`: builds every part from its settings, runs them, and drains them in reverse.
+//!
+//! Every port is bound before anything is opened, so that a port in use costs nothing; connections that come
+//! before the log is replayed wait in the sockets. On a signal the receivers stop first, then live spans become
+//! blocks, then the API stops: what was acknowledged is in the table or in the log at every moment.
+
+use std::{net::SocketAddr, sync::Arc, time::Instant};
+
+use anyhow::Context;
+use api::{ApiState, Readiness, ReadyState, StatusPages};
+use distributor::Distributor;
+use ingester::{FlushReport, Ingester};
+use query::{Engine, EngineConfig};
+use storage::Storage;
+use tokio::{net::TcpListener, signal::unix, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    build,
+    config::{Config, LogFormat, directory, reachable},
+    logging, observe,
+    show::{bytes, duration, plural},
+};
+
+const GRPC_KEY: &str = "distributor.receivers.otlp.protocols.grpc.endpoint";
+const HTTP_KEY: &str = "distributor.receivers.otlp.protocols.http.endpoint";
+const API_KEY: &str = "server.http_listen_port";
+
+/// Serves until a signal. True if everything that was taken in reached the table.
+pub async fn run(config: Config) -> anyhow::Result<bool> {
+    logging::start(&config.log)?;
+    let mut signals = Signals::listen()?;
+    let sockets = Sockets::bind(&config).await?;
+    let addresses = sockets.addresses()?;
+
+    let storage = Storage::open(&config.storage.store())
+        .await
+        .with_context(|| format!("cannot open the store in {}", config.storage.describe()))?;
+    let ingester = Ingester::open(config.ingester_config(), storage.clone())
+        .await
+        .with_context(|| format!("cannot open the write-ahead log in {}", directory(&config.storage.wal_path())))?;
+    let distributor = Distributor::new(config.distributor_config(), ingester.clone());
+    let engine = Engine::new(storage.clone(), Arc::new(ingester.clone()), EngineConfig::default());
+    let state = state(&config, engine, &storage, &distributor, &ingester);
+    let readiness = state.readiness.clone();
+
+    let (receivers, queries) = (CancellationToken::new(), CancellationToken::new());
+    let mut receiving = JoinSet::new();
+    let mut answering = JoinSet::new();
+    answering.spawn(api::serve(sockets.api, state, queries.clone()));
+    let protocols = &config.distributor.receivers.otlp.protocols;
+    if let Some((socket, grpc)) = sockets.grpc.zip(protocols.grpc.as_ref()) {
+        let settings = config.receiver_config(usize::try_from(grpc.max_recv_msg_size_mib << 20)?);
+        receiving.spawn(receivers::serve_grpc(socket, distributor.clone(), settings, receivers.clone()));
+    }
+    if let Some((socket, http)) = sockets.http.zip(protocols.http.as_ref()) {
+        let settings = config.receiver_config(http.max_request_body_size.as_usize());
+        receiving.spawn(receivers::serve_http(socket, distributor.clone(), settings, receivers.clone()));
+    }
+    readiness.set(ReadyState::Ready);
+    announce(&config, &addresses, ingester.replayed().spans);
+
+    // A server that ends by itself is a bug; drain all the same.
+    let why = tokio::select! {
+        signal = signals.next() => signal,
+        _ = receiving.join_next() => "a receiver ended",
+        _ = answering.join_next() => "the API ended",
+    };
+    tell(&config, &format!("Stopping ({why}); once more stops at once."));
+    let began = Instant::now();
+    let drain = async {
+        readiness.set(ReadyState::Stopping);
+        receivers.cancel();
+        while receiving.join_next().await.is_some() {}
+        let flushed = ingester.shutdown().await;
+        queries.cancel();
+        while answering.join_next().await.is_some() {}
+        storage.close().await;
+        flushed
+    };
+    let flushed = tokio::select! {
+        flushed = drain => flushed,
+        // The log has every acknowledged span; the next start replays what is not in a block.
+        _ = signals.next() => std::process::exit(EXIT_AT_ONCE),
+    };
+    let took = duration(u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX));
+    match flushed {
+        Ok(report) => {
+            tell(&config, &format!("Stopped after {took}: {}", done(&report)));
+            Ok(true)
+        }
+        Err(error) => {
+            tell(
+                &config,
+                &format!("Stopped after {took}: not all spans reached a block ({error}). The log in {} has them, and the next start replays it.", directory(&config.storage.wal_path())),
+            );
+            Ok(false)
+        }
+    }
+}
+
+/// What a shell reports for a process that a second Ctrl-C ended.
+const EXIT_AT_ONCE: i32 = 130;
+
+fn done(report: &FlushReport) -> String {
+    let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+    match report.blocks {
+        0 => "no live spans were left to write.".to_owned(),
+        blocks => format!(
+            "wrote {} into {} ({}).",
+            plural(count(report.spans), "span"),
+            plural(count(blocks), "block"),
+            bytes(report.block_bytes)
+        ),
+    }
+}
+
+fn state(
+    config: &Config,
+    engine: Engine,
+    storage: &Storage,
+    distributor: &Distributor,
+    ingester: &Ingester,
+) -> ApiState {
+    let build = build::info();
+    let metrics = api::Metrics::new(&build);
+    observe::distributor(&metrics, distributor);
+    observe::ingester(&metrics, ingester);
+    observe::storage(&metrics, storage);
+    let readiness = Readiness::default();
+    let (yaml, place) = (config.effective_yaml(), config.storage.describe());
+    let (shown, live) = (readiness.clone(), ingester.clone());
+    let status = StatusPages {
+        config: Arc::new(move || yaml.clone()),
+        services: Arc::new(move || {
+            let state = format!("{:?}", shown.get());
+            ["distributor", "ingester", "querier", "api"].map(|service| format!("{service:<12} {state}\n")).concat()
+        }),
+        backend: Arc::new(move || {
+            let stats = live.stats();
+            format!("blocks {place}\nlive {}, {} waiting\n", bytes(stats.live_bytes as u64), plural(stats.cuts_waiting, "cut"))
+        }),
+        ..StatusPages::new(build)
+    };
+    ApiState { config: config.api_config(), multitenancy: config.multitenancy_enabled, engine, readiness, metrics, status }
+}
+
+/// Every port, bound.
+struct Sockets {
+    api: TcpListener,
+    grpc: Option<TcpListener>,
+    http: Option<TcpListener>,
+}
+
+/// Where they ended up: a port 0 was chosen by the system.
+struct Addresses {
+    api: SocketAddr,
+    grpc: Option<SocketAddr>,
+    http: Option<SocketAddr>,
+}
+
+impl Sockets {
+    async fn bind(config: &Config) -> anyhow::Result<Self> {
+        let protocols = &config.distributor.receivers.otlp.protocols;
+        let grpc = match &protocols.grpc {
+            Some(grpc) => Some(bind(&grpc.endpoint, GRPC_KEY).await?),
+            None => None,
+        };
+        let http = match &protocols.http {
+            Some(http) => Some(bind(&http.endpoint, HTTP_KEY).await?),
+            None => None,
+        };
+        Ok(Self { api: bind(&config.api_endpoint(), API_KEY).await?, grpc, http })
+    }
+
+    fn addresses(&self) -> std::io::Result<Addresses> {
+        let of = |socket: &Option<TcpListener>| socket.as_ref().map(TcpListener::local_addr).transpose();
+        Ok(Addresses { api: self.api.local_addr()?, grpc: of(&self.grpc)?, http: of(&self.http)? })
+    }
+}
+
+async fn bind(endpoint: &str, key: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(endpoint).await.map_err(|error| {
+        let advice = match error.kind() {
+            std::io::ErrorKind::AddrInUse => "the port is in use; stop what uses it, or choose another port".to_owned(),
+            std::io::ErrorKind::PermissionDenied => "not permitted; choose a port above 1023".to_owned(),
+            _ => error.to_string(),
+        };
+        anyhow::anyhow!("cannot listen on {endpoint} ({key}): {advice}")
+    })
+}
+
+struct Signals {
+    interrupt: unix::Signal,
+    terminate: unix::Signal,
+}
+
+impl Signals {
+    fn listen() -> anyhow::Result<Self> {
+        let interrupt = unix::signal(unix::SignalKind::interrupt())?;
+        Ok(Self { interrupt, terminate: unix::signal(unix::SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "Ctrl-C",
+            _ = self.terminate.recv() => "SIGTERM",
+        }
+    }
+}
+
+/// Says what listens where, what is stored where, and what to try.
+fn announce(config: &Config, addresses: &Addresses, replayed: u64) {
+    let blocks = config.storage.describe();
+    let log = directory(&config.storage.wal_path());
+    if config.log.format == LogFormat::Json {
+        let (grpc, http) = (addresses.grpc.map(|a| a.to_string()), addresses.http.map(|a| a.to_string()));
+        tracing::info!(api = %addresses.api, otlp_grpc = grpc, otlp_http = http, blocks, log, replayed, "serving");
+        return;
+    }
+    println!("Sostenuto {}\n", build::VERSION);
+    if let Some(address) = addresses.grpc {
+        println!("  OTLP/gRPC  {address}");
+    }
+    if let Some(address) = addresses.http {
+        println!("  OTLP/HTTP  {address}");
+    }
+    println!("  API        http://{}  (HTTP and gRPC)", reachable(addresses.api));
+    println!("  Blocks     {blocks}");
+    match replayed {
+        0 => println!("  Log        {log}"),
+        spans => println!("  Log        {log}  ({} replayed)", plural(usize::try_from(spans).unwrap_or(usize::MAX), "span")),
+    }
+    println!("\nTry  {}\n", suggestion(addresses));
+}
+
+/// `sostenuto demo`, told where to send if that is not its default.
+fn suggestion(addresses: &Addresses) -> String {
+    match (addresses.grpc.map(reachable), addresses.http.map(reachable)) {
+        (Some(grpc), _) if grpc.port() == 4317 => "sostenuto demo".to_owned(),
+        (Some(grpc), _) => format!("sostenuto demo --endpoint http://{grpc}"),
+        (None, Some(http)) => format!("sostenuto demo --protocol http --endpoint http://{http}"),
+        (None, None) => "sostenuto query '{ }'".to_owned(),
+    }
+}
+
+/// A line for whoever watches: plain text, or an event in a log that machines read.
+fn tell(config: &Config, line: &str) {
+    match config.log.format {
+        LogFormat::Text => println!("{line}"),
+        LogFormat::Json => tracing::info!("{line}"),
+    }
+}

@@ -1,0 +1,199 @@
+//! The configuration file: examples load, mistakes are explained, secrets stay secret.
+
+use std::{collections::HashMap, path::PathBuf, time::Duration};
+
+use sostenuto::config::Config;
+
+fn env(pairs: &[(&str, &str)]) -> HashMap<String, String> {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+fn parse(yaml: &str) -> Config {
+    Config::parse(yaml, "test.yaml", HashMap::new()).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn mistake(yaml: &str) -> String {
+    Config::parse(yaml, "test.yaml", HashMap::new()).expect_err("the file is wrong").to_string()
+}
+
+fn examples() -> Vec<PathBuf> {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../config");
+    let mut files: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files
+}
+
+/// A value for every variable that an example asks for.
+fn example_environment() -> HashMap<String, String> {
+    env(&[
+        ("SOSTENUTO_BUCKET", "traces-of-the-shop"),
+        ("MINIO_ACCESS_KEY", "canary-minio-id"),
+        ("MINIO_SECRET_KEY", "canary-minio-secret"),
+        ("AZURE_STORAGE_ACCOUNT", "shop"),
+        ("AZURE_STORAGE_KEY", "Y2FuYXJ5LWF6dXJlLXNlY3JldA=="),
+    ])
+}
+
+#[test]
+fn every_example_loads() {
+    let names: Vec<String> =
+        examples().iter().map(|path| path.file_name().unwrap().to_string_lossy().into_owned()).collect();
+    assert_eq!(names, ["azure.yaml", "gcs.yaml", "local.yaml", "minio.yaml", "s3.yaml"]);
+    for path in examples() {
+        Config::load(&path, example_environment()).unwrap_or_else(|error| panic!("{error}"));
+    }
+}
+
+#[test]
+fn the_local_example_shows_the_defaults() {
+    let local = examples().into_iter().find(|path| path.ends_with("local.yaml")).unwrap();
+    let shown = Config::load(&local, HashMap::new()).unwrap().effective_yaml();
+    assert_eq!(shown, Config::default().effective_yaml());
+}
+
+#[test]
+fn the_effective_configuration_reads_back_as_itself() {
+    for path in examples() {
+        let config = Config::load(&path, example_environment()).unwrap();
+        let again = Config::parse(&config.effective_yaml(), "effective.yaml", HashMap::new());
+        let again = again.unwrap_or_else(|error| panic!("{}: {error}\n{}", path.display(), config.effective_yaml()));
+        assert_eq!(again.effective_yaml(), config.effective_yaml(), "{}", path.display());
+    }
+}
+
+#[test]
+fn an_empty_file_and_empty_sections_are_the_defaults() {
+    for yaml in ["", "# nothing\n", "server:\ningester:\nstorage:\n  s3:\n", "{}"] {
+        assert_eq!(parse(yaml).effective_yaml(), Config::default().effective_yaml(), "{yaml:?}");
+    }
+}
+
+#[test]
+fn values_of_every_kind_are_read() {
+    let config = parse(
+        "server:\n  http_listen_port: 3300\ningester:\n  max_block_duration: 1h30m\n  max_block_bytes: 16MiB\n\
+         overrides:\n  defaults:\n    ingestion:\n      rate_limit_bytes: 30MB\n      burst_size_bytes: 40000000\n",
+    );
+    assert_eq!(config.server.http_listen_port, 3300);
+    assert_eq!(config.ingester.max_block_duration.0, Duration::from_secs(5400));
+    assert_eq!(config.ingester.max_block_bytes.0, 16 << 20);
+    assert_eq!(config.overrides.defaults.ingestion.rate_limit_bytes.0, 30_000_000);
+    assert_eq!(config.overrides.defaults.ingestion.burst_size_bytes.0, 40_000_000);
+}
+
+#[test]
+fn naming_one_protocol_switches_the_other_off() {
+    let config = parse("distributor: {receivers: {otlp: {protocols: {grpc: }}}}");
+    let protocols = &config.distributor.receivers.otlp.protocols;
+    assert_eq!(protocols.grpc.as_ref().unwrap().endpoint, "127.0.0.1:4317");
+    assert!(protocols.http.is_none());
+    assert!(mistake("distributor: {receivers: {otlp: {protocols: {}}}}").contains("name at least one"));
+}
+
+#[test]
+fn unknown_keys_are_refused_with_the_nearest_one() {
+    let message = mistake("server:\n  http_listen_prot: 3200\n");
+    assert_eq!(message, "test.yaml:2:3: unknown key `http_listen_prot`; did you mean `http_listen_port`?");
+    let message = mistake("storage:\n  backend: s3\n  s3:\n    bukcet: x\n");
+    assert_eq!(message, "test.yaml:4:5: unknown key `bukcet`; did you mean `bucket`?");
+    let message = mistake("multi_tenancy: true\n");
+    assert!(message.contains("did you mean `multitenancy_enabled`?") || message.contains("the keys here are"), "{message}");
+    let message = mistake("log:\n  colour: yes\n");
+    assert_eq!(message, "test.yaml:2:3: unknown key `colour`; the keys here are level, format");
+}
+
+#[test]
+fn keys_that_tempo_has_elsewhere_are_explained() {
+    assert!(mistake("storage:\n  trace:\n    backend: local\n").contains("directly under `storage`"));
+    assert!(mistake("server:\n  log_level: debug\n").contains("`log.level`"));
+}
+
+#[test]
+fn wrong_values_are_explained_where_they_stand() {
+    for (yaml, place, words) in [
+        ("server:\n  http_listen_port: 99999\n", "test.yaml:2:", ""),
+        ("server:\n  graceful_shutdown_timeout: soon\n", "test.yaml:2:", "500ms, 30s, 1h30m"),
+        ("ingester:\n  max_block_bytes: -1\n", "test.yaml:2:", "negative"),
+        ("ingester:\n  max_block_bytes: lots\n", "test.yaml:2:", "64MiB"),
+        ("log:\n  level: loud\n", "test.yaml:2:", "error, warn, info, debug, trace"),
+        ("server:\n  http_listen_port: 1\nserver:\n  http_listen_port: 2\n", "test.yaml:3:", "twice"),
+        ("server: [\n", "test.yaml:", ""),
+        ("storage:\n  backend: s3\n", "test.yaml: ", "storage.s3.bucket"),
+        ("storage: {backend: s3, s3: {bucket: b, secret_key: x}}\n", "test.yaml: ", "storage.s3.access_key"),
+        ("distributor: {receivers: {otlp: {protocols: {grpc: {endpoint: ':4317'}}}}}\n", "test.yaml: ", "host:port"),
+        ("query_frontend: {search: {default_result_limit: 0}}\n", "test.yaml: ", "default_result_limit"),
+    ] {
+        let message = mistake(yaml);
+        assert!(message.starts_with(place) && message.contains(words), "{yaml:?} gives {message:?}");
+        assert!(!message.contains('\n'), "{message:?} is one line");
+    }
+}
+
+#[test]
+fn the_environment_is_expanded_inside_values_only() {
+    let values = env(&[("PORT", "3333"), ("EVIL", "x\"\nmultitenancy_enabled: true # '"), ("EMPTY", "")]);
+    let read = |yaml: &str| Config::parse(yaml, "test.yaml", values.clone()).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(read("server: {http_listen_port: '${PORT}'}").server.http_listen_port, 3333);
+    assert_eq!(read("server:\n  http_listen_port: ${PORT}\n").server.http_listen_port, 3333);
+    assert_eq!(read("server:\n  http_listen_port: ${NO_SUCH:-3344}\n").server.http_listen_port, 3344);
+    assert_eq!(read("http_api_prefix: ${EMPTY:-/tempo}\n").http_api_prefix, "/tempo");
+    assert_eq!(read("http_api_prefix: $${PORT}\n").http_api_prefix, "${PORT}");
+    // A value cannot become a key.
+    for yaml in ["http_api_prefix: ${EVIL}\n", "http_api_prefix: \"${EVIL}\"\n", "http_api_prefix: '${EVIL}'\n"] {
+        let config = read(yaml);
+        assert_eq!(config.http_api_prefix, values["EVIL"]);
+        assert!(!config.multitenancy_enabled);
+    }
+}
+
+#[test]
+fn a_variable_that_is_not_set_is_named() {
+    let message = mistake("storage:\n  backend: s3\n  s3:\n    bucket: ${NO_SUCH_BUCKET}\n");
+    assert_eq!(
+        message,
+        "test.yaml:4:13: the environment variable NO_SUCH_BUCKET is not set; \
+         set it, or give a default with ${NO_SUCH_BUCKET:-default}"
+    );
+}
+
+/// Secrets in every place that takes one, by environment and in the file.
+#[test]
+fn secrets_are_never_shown() {
+    let yaml = "storage:\n  backend: s3\n  s3:\n    bucket: b\n    access_key: id\n    secret_key: ${S3_SECRET}\n    \
+                session_token: canary-token\n    sse:\n      type: SSE-C\n      encryption_key: canary-customer-key\n  \
+                azure:\n    storage_account_key: ${AZURE_SECRET}\n";
+    let values = env(&[("S3_SECRET", "canary-s3"), ("AZURE_SECRET", "12345678901234567890canary")]);
+    let config = Config::parse(yaml, "test.yaml", values.clone()).unwrap_or_else(|error| panic!("{error}"));
+    let shown = format!("{}\n{config:?}\n{config:#?}\n{:?}", config.effective_yaml(), config.ingester_config());
+    assert!(!shown.contains("canary"), "{shown}");
+    assert_eq!(config.effective_yaml().matches("<secret>").count(), 4);
+
+    // Mistakes on the same lines do not show them either.
+    for (good, bad) in [
+        ("secret_key: ${S3_SECRET}", "secret_kye: ${S3_SECRET}"),
+        ("secret_key: ${S3_SECRET}", "secret_key: [${S3_SECRET}, canary-two]"),
+        ("secret_key: ${S3_SECRET}", "insecure: ${S3_SECRET}"),
+        ("session_token: canary-token", "session_token: {canary-token: 1}"),
+        ("session_token: canary-token", "session_token: canary: token: x"),
+        ("type: SSE-C", "type: ${S3_SECRET}"),
+        ("access_key: id", "forcepathstyle: canary-in-the-wrong-place"),
+    ] {
+        let broken = yaml.replace(good, bad);
+        let error = Config::parse(&broken, "test.yaml", values.clone()).expect_err(bad);
+        let shown = format!("{error} {error:?}");
+        assert!(!shown.contains("canary"), "{bad}: {shown}");
+    }
+}
+
+#[test]
+fn listening_elsewhere_keeps_the_ports() {
+    let mut config = Config::default();
+    config.listen_on("0.0.0.0");
+    let protocols = &config.distributor.receivers.otlp.protocols;
+    assert_eq!(config.api_endpoint(), "0.0.0.0:3200");
+    assert_eq!(protocols.grpc.as_ref().unwrap().endpoint, "0.0.0.0:4317");
+    config.listen_on("::1");
+    assert_eq!(config.api_endpoint(), "[::1]:3200");
+    assert_eq!(config.distributor.receivers.otlp.protocols.http.as_ref().unwrap().endpoint, "[::1]:4318");
+    assert_eq!(config.validate(), Ok(()));
+}

@@ -1,0 +1,4 @@
+//! The program's settings and what it shows.
+
+mod config;
+mod render;
