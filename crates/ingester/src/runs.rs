@@ -1,0 +1,144 @@
+//! One tenant's live spans of one generation: a batch under construction and finished ones, the runs.
+//!
+//! A run is sealed when the batch is full or when somebody wants to read. Many small runs would make queries slow, so
+//! runs of like size are merged, eight at a time: there are never many more runs than full ones plus seven per size.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::Relaxed},
+};
+
+use block::{
+    batch::SpanBatch,
+    builder::{AttributeLimits, SpanBatchBuilder},
+    merge,
+    promotion::PromotionPolicy,
+};
+use parking_lot::Mutex;
+
+/// A full run. Two of them are worth two units of parallel work to a query, and take about 10 MiB.
+pub const RUN_ROWS_MAX: usize = 16_384;
+/// Runs of one size that are merged into one, which is then of the next size.
+const MERGE_RUNS: usize = 8;
+
+#[derive(Clone)]
+struct Run {
+    number: u64,
+    bytes: usize,
+    batch: SpanBatch,
+}
+
+pub struct Runs {
+    builder: SpanBatchBuilder,
+    sealed: Vec<Run>,
+    next_number: u64,
+    merging: bool,
+    /// What this tenant and generation add to `total`.
+    accounted: usize,
+    /// Bytes of all live data.
+    total: Arc<AtomicUsize>,
+    released: bool,
+}
+
+impl Runs {
+    pub fn new(limits: AttributeLimits, total: Arc<AtomicUsize>) -> Self {
+        Self {
+            builder: SpanBatchBuilder::new(limits),
+            sealed: Vec::new(),
+            next_number: 0,
+            merging: false,
+            accounted: 0,
+            total,
+            released: false,
+        }
+    }
+
+    pub fn builder(&mut self) -> &mut SpanBatchBuilder {
+        &mut self.builder
+    }
+
+    pub fn builder_is_full(&self) -> bool {
+        self.builder.rows() >= RUN_ROWS_MAX || self.builder.is_full()
+    }
+
+    /// Makes a run of what the builder holds.
+    pub fn seal(&mut self) {
+        if self.builder.rows() > 0 {
+            let batch = self.builder.finish();
+            let bytes = batch.records.get_array_memory_size();
+            self.sealed.push(Run { number: self.next_number, bytes, batch });
+            self.next_number += 1;
+        }
+        self.account();
+    }
+
+    /// Brings the total up to date.
+    pub fn account(&mut self) {
+        if self.released {
+            return;
+        }
+        let now = self.builder.bytes() + self.sealed.iter().map(|run| run.bytes).sum::<usize>();
+        self.total.fetch_add(now, Relaxed);
+        self.total.fetch_sub(self.accounted, Relaxed);
+        self.accounted = now;
+    }
+
+    /// Everything so far, immutable. Later pushes go to other batches.
+    pub fn batches(&mut self) -> Vec<SpanBatch> {
+        self.seal();
+        self.sealed.iter().map(|run| run.batch.clone()).collect()
+    }
+
+    /// The data is in the table and will be dropped: it no longer counts.
+    pub fn release(&mut self) {
+        self.total.fetch_sub(self.accounted, Relaxed);
+        (self.accounted, self.released) = (0, true);
+        self.sealed.clear();
+    }
+
+    /// Runs that should become one, if there are any and nobody is at it.
+    fn start_merge(&mut self) -> Option<Vec<Run>> {
+        if self.merging || self.released {
+            return None;
+        }
+        let size = |run: &Run| run.batch.rows().max(1).ilog(MERGE_RUNS);
+        let small = || self.sealed.iter().filter(|run| run.batch.rows() * 2 <= RUN_ROWS_MAX);
+        let crowded = small().map(size).find(|s| small().filter(|run| size(run) == *s).count() >= MERGE_RUNS)?;
+        let chosen = small().filter(|run| size(run) == crowded).take(MERGE_RUNS).cloned().collect();
+        self.merging = true;
+        Some(chosen)
+    }
+
+    fn finish_merge(&mut self, merged: Vec<Run>, batch: Option<SpanBatch>) {
+        self.merging = false;
+        let Some(batch) = batch.filter(|_| !self.released) else { return };
+        let numbers: Vec<u64> = merged.iter().map(|run| run.number).collect();
+        self.sealed.retain(|run| !numbers.contains(&run.number));
+        let bytes = batch.records.get_array_memory_size();
+        self.sealed.push(Run { number: self.next_number, bytes, batch });
+        self.next_number += 1;
+        self.account();
+    }
+}
+
+/// Merges small runs until none are left to merge. Takes the lock only to choose and to replace.
+pub fn merge_small(runs: &Mutex<Runs>) {
+    loop {
+        let Some(chosen) = runs.lock().start_merge() else { return };
+        let batches: Vec<SpanBatch> = chosen.iter().map(|run| run.batch.clone()).collect();
+        match merge::merge(&batches, &PromotionPolicy::default()) {
+            Ok(batch) => runs.lock().finish_merge(chosen, Some(batch)),
+            Err(error) => {
+                // The runs stay as they are: more of them to read, nothing lost.
+                tracing::error!(error = &error as &dyn std::error::Error, "could not merge small live runs");
+                runs.lock().finish_merge(chosen, None);
+                return;
+            }
+        }
+    }
+}
+
+/// Whether `merge_small` would do something.
+pub fn wants_merge(runs: &Runs) -> bool {
+    !runs.merging && runs.sealed.len() >= MERGE_RUNS
+}
