@@ -7,7 +7,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use anyhow::Context;
-use api::{ApiState, Readiness, ReadyState, StatusPages};
+use api::{ApiState, Failure, Flush, Flushed, Readiness, ReadyState, StatusPages};
 use distributor::Distributor;
 use ingester::{FlushReport, Ingester};
 use query::{Engine, EngineConfig};
@@ -142,7 +142,28 @@ fn state(
         }),
         ..StatusPages::new(build)
     };
-    ApiState { config: config.api_config(), multitenancy: config.multitenancy_enabled, engine, readiness, metrics, status }
+    let multitenancy = config.multitenancy_enabled;
+    ApiState { config: config.api_config(), multitenancy, engine, readiness, metrics, status, flush: Some(flush(ingester)) }
+}
+
+fn flush(ingester: &Ingester) -> Flush {
+    let ingester = ingester.clone();
+    Arc::new(move || {
+        let ingester = ingester.clone();
+        Box::pin(async move {
+            let report = ingester.flush().await.map_err(|error| {
+                let why = format!("not all live spans reached a table; they stay live and are tried again: {error}");
+                Failure::new(model::ErrorKind::Unavailable, why)
+            })?;
+            Ok(Flushed {
+                spans: report.spans,
+                blocks: report.blocks,
+                block_bytes: report.block_bytes,
+                commits: report.commits,
+                segments_removed: report.segments_removed as u64,
+            })
+        })
+    })
 }
 
 /// Every port, bound.

@@ -19,6 +19,7 @@ impl Config {
             wal_dir: self.storage.wal_path(),
             wal_fsync: wal.fsync,
             wal_group_commit_delay_ms: millis(wal.group_commit_delay),
+            wal_segment_max: ByteSize(wal.segment_bytes.0),
             wal_disk_max: ByteSize(wal.disk_bytes.0),
             wal_disk_free_min: ByteSize(wal.disk_free_bytes.0),
             wal_queue_max: ByteSize(wal.queue_bytes.0),

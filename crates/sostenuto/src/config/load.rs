@@ -5,9 +5,13 @@
 
 use std::{collections::HashMap, fs, path::Path};
 
-use serde_saphyr::{Error as YamlError, Options};
+use serde_saphyr::{Error as YamlError, PropertySyntax};
 
-use super::{Config, invalid::Invalid};
+use super::{
+    Config,
+    expand::{self, Refused},
+    invalid::Invalid,
+};
 
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
@@ -42,7 +46,11 @@ impl Config {
 
     /// As [`Config::load`], of a text; `name` stands for the file in messages.
     pub fn parse(text: &str, name: &str, environment: HashMap<String, String>) -> Result<Self, LoadError> {
-        let options = Options { with_snippet: false, ..Options::default() }.with_properties(environment);
+        if let Err(Refused { line, column, message }) = expand::check(text, &environment) {
+            return Err(LoadError::Syntax { path: name.to_owned(), line, column, message });
+        }
+        let options = serde_saphyr::options! { with_snippet: false, property_syntax: PropertySyntax::DockerCompose }
+            .with_properties(environment);
         // A file of comments only is an empty mapping, not an error.
         let parsed: Option<Self> = serde_saphyr::from_str_with_options(text, options).map_err(|error| {
             let (line, column) = error.location().map_or((1, 1), |at| (at.line(), at.column()));
@@ -73,13 +81,14 @@ fn explain(error: &YamlError) -> String {
         YamlError::SerdeUnknownVariant { expected, .. } => {
             format!("unknown value; the choices are {}", expected.join(", "))
         }
-        YamlError::UnresolvedProperty { name, .. } => format!(
-            "the environment variable {name} is not set; set it, or give a default with ${{{name}:-default}}"
-        ),
-        YamlError::InvalidPropertyName { .. } => {
-            "this `${…}` names no environment variable; write $$ for a dollar sign".to_owned()
-        }
         YamlError::DuplicateMappingKey { key: Some(key), .. } => format!("the key `{key}` is set twice"),
+        YamlError::InvalidScalar { ty, .. } => match *ty {
+            "bool" | "boolean" => "expected true or false, without quotes".to_owned(),
+            ty if ty.starts_with(['u', 'i']) => format!("expected a whole number that fits {ty}, without quotes"),
+            ty => format!("expected a value of type {ty}"),
+        },
+        YamlError::Unexpected { expected: "mapping start", .. } => "expected a section: lines of `key: value`".to_owned(),
+        YamlError::MultipleDocuments { .. } => "the file holds more than one YAML document".to_owned(),
         other => {
             // Positions are printed once, in front of the file's name.
             let text = other.to_string();

@@ -5,6 +5,7 @@
 
 mod components;
 mod duration;
+mod expand;
 mod invalid;
 mod load;
 mod size;

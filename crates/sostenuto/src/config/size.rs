@@ -47,7 +47,7 @@ impl fmt::Display for Size {
 
 impl Serialize for Size {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        if self.0 % 1024 == 0 && self.0 > 0 { serializer.collect_str(self) } else { serializer.serialize_u64(self.0) }
     }
 }
 

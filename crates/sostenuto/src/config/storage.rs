@@ -87,6 +87,8 @@ pub struct Wal {
     /// `<storage.path>/wal` unless set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
+    /// A segment that would grow past this closes and the next begins.
+    pub segment_bytes: Size,
     /// How long an acknowledgement may wait for others to share its disk flush.
     pub group_commit_delay: GoDuration,
     /// Requests waiting to be written, in memory. Above it they are refused with a retryable answer.
@@ -104,6 +106,7 @@ impl Default for Wal {
         let ingester = IngesterConfig::default();
         Self {
             path: None,
+            segment_bytes: Size(ingester.wal_segment_max.as_u64()),
             group_commit_delay: GoDuration::from_millis(ingester.wal_group_commit_delay_ms),
             queue_bytes: Size(ingester.wal_queue_max.as_u64()),
             disk_bytes: Size(ingester.wal_disk_max.as_u64()),

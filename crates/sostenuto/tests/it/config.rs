@@ -111,7 +111,8 @@ fn keys_that_tempo_has_elsewhere_are_explained() {
 #[test]
 fn wrong_values_are_explained_where_they_stand() {
     for (yaml, place, words) in [
-        ("server:\n  http_listen_port: 99999\n", "test.yaml:2:", ""),
+        ("server:\n  http_listen_port: 99999\n", "test.yaml:2:", "a whole number that fits u16"),
+        ("multitenancy_enabled: 'maybe'\n", "test.yaml:1:", "true or false"),
         ("server:\n  graceful_shutdown_timeout: soon\n", "test.yaml:2:", "500ms, 30s, 1h30m"),
         ("ingester:\n  max_block_bytes: -1\n", "test.yaml:2:", "negative"),
         ("ingester:\n  max_block_bytes: lots\n", "test.yaml:2:", "64MiB"),
@@ -133,11 +134,16 @@ fn wrong_values_are_explained_where_they_stand() {
 fn the_environment_is_expanded_inside_values_only() {
     let values = env(&[("PORT", "3333"), ("EVIL", "x\"\nmultitenancy_enabled: true # '"), ("EMPTY", "")]);
     let read = |yaml: &str| Config::parse(yaml, "test.yaml", values.clone()).unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(read("server: {http_listen_port: '${PORT}'}").server.http_listen_port, 3333);
+    assert_eq!(read("storage: {path: 'x${PORT}'}").storage.path, PathBuf::from("x3333"));
+    // Digits are a text where a text is wanted.
+    assert_eq!(read("http_api_prefix: ${PORT}\n").http_api_prefix, "3333");
     assert_eq!(read("server:\n  http_listen_port: ${PORT}\n").server.http_listen_port, 3333);
     assert_eq!(read("server:\n  http_listen_port: ${NO_SUCH:-3344}\n").server.http_listen_port, 3344);
     assert_eq!(read("http_api_prefix: ${EMPTY:-/tempo}\n").http_api_prefix, "/tempo");
     assert_eq!(read("http_api_prefix: $${PORT}\n").http_api_prefix, "${PORT}");
+    assert_eq!(read("server: {http_listen_port: '${PORT}'}").server.http_listen_port, 3333);
+    // A comment says what it likes.
+    assert_eq!(read("http_api_prefix: a # ${NO_SUCH} $x\n").http_api_prefix, "a");
     // A value cannot become a key.
     for yaml in ["http_api_prefix: ${EVIL}\n", "http_api_prefix: \"${EVIL}\"\n", "http_api_prefix: '${EVIL}'\n"] {
         let config = read(yaml);
@@ -154,6 +160,24 @@ fn a_variable_that_is_not_set_is_named() {
         "test.yaml:4:13: the environment variable NO_SUCH_BUCKET is not set; \
          set it, or give a default with ${NO_SUCH_BUCKET:-default}"
     );
+}
+
+#[test]
+fn a_dollar_sign_that_means_nothing_is_refused() {
+    for (value, advice) in [
+        ("pa$word", "write $$"),
+        ("'5$'", "write $$"),
+        ("$HOME", "write $$"),
+        ("'${HOME'", "not closed"),
+        ("{x: ${HOME}}", "between quotes"),
+        ("'${}'", "names no environment variable"),
+        ("'${1X}'", "names no environment variable"),
+        ("'${A?message}'", "only :-default"),
+        ("'${A:-${B}}'", "cannot have a dollar sign"),
+    ] {
+        let message = mistake(&format!("server:\n  http_listen_address: {value}\n"));
+        assert!(message.starts_with("test.yaml:2:") && message.contains(advice), "{value}: {message}");
+    }
 }
 
 /// Secrets in every place that takes one, by environment and in the file.
