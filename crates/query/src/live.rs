@@ -16,7 +16,9 @@ pub trait LiveData: Send + Sync + 'static {
 pub struct LiveGeneration {
     /// The ingester's id: the `appId` of its transactions in the table.
     pub ingester: String,
-    /// The last log segment of the stretch: the transaction's version. `None` while it still grows.
+    /// The first log segment of the stretch. It is in the table exactly when the table knows this or a higher version of
+    /// the ingester's transactions: the commit names the last segment, and earlier stretches name lower ones. Known from
+    /// the beginning, so that a commit between two looks does not show a growing stretch twice. `None`: never committed.
     pub segment: Option<u64>,
     /// Each sorted by trace and immutable. A trace's spans may lie in several.
     pub batches: Vec<SpanBatch>,
