@@ -5,6 +5,7 @@
 //! its size, its time, how many run at once.
 
 mod accept;
+mod admin;
 mod ask;
 mod config;
 mod failure;
@@ -27,6 +28,7 @@ mod status;
 mod tempo;
 mod tenancy;
 
+pub use admin::{Flush, Flushed};
 pub use config::{ApiConfig, QueryLimits};
 pub use failure::Failure;
 pub use metrics::{BuildInfo, Metrics};

@@ -1,7 +1,7 @@
 //! Paths, and what answers each.
 
 use crate::{
-    ApiState, Failure, Readiness, grpc,
+    ApiState, Failure, Readiness, admin, grpc,
     observe,
     state::Shared,
     status, tempo,
@@ -11,7 +11,7 @@ use axum::{
     extract::Request,
     middleware,
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
 use http::{StatusCode, header};
 use tower_http::{
@@ -63,6 +63,7 @@ pub(crate) fn router(state: ApiState, health: grpc::Health) -> Router {
     let http = api
         .route("/ready", get(status::ready))
         .route("/metrics", get(status::metrics))
+        .route("/flush", post(admin::flush))
         .route("/status", get(status::status))
         .route("/status/{page}", get(status::status_page))
         .layer(CompressionLayer::new().no_br().no_deflate().no_zstd().quality(CompressionLevel::Fastest))
@@ -89,7 +90,7 @@ pub(crate) fn endpoints(configured_prefix: &str) -> String {
     let api = API_PATHS.iter().map(|path| format!("GET  {prefix}{path}\n"));
     let own = OWN_PATHS.iter().map(|path| format!("GET  {path}\n"));
     let rpc = grpc::METHODS.iter().map(|path| format!("gRPC {path}\n"));
-    api.chain(own).chain(rpc).collect()
+    api.chain(own).chain(["POST /flush\n".to_owned()]).chain(rpc).collect()
 }
 
 async fn not_found(request: Request) -> Response {

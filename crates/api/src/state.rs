@@ -1,6 +1,6 @@
 //! What the API is built from, and what every request shares.
 
-use crate::{ApiConfig, Failure, Metrics, config::QueryLimits, gate::Gate, query_string::Parameters, status::StatusPages, tenancy};
+use crate::{ApiConfig, Failure, Flush, Metrics, config::QueryLimits, gate::Gate, query_string::Parameters, status::StatusPages, tenancy};
 use http::{HeaderMap, Uri};
 use model::TenantId;
 use query::Engine;
@@ -20,6 +20,8 @@ pub struct ApiState {
     pub readiness: Readiness,
     pub metrics: Metrics,
     pub status: StatusPages,
+    /// `None` where no spans come in.
+    pub flush: Option<Flush>,
 }
 
 /// Whether the program can serve. Starts as `Starting`; the program sets it.
@@ -57,6 +59,8 @@ impl Readiness {
 pub(crate) struct Shared {
     pub state: ApiState,
     pub gate: Gate,
+    /// Held by the flush that runs.
+    pub flushing: tokio::sync::Mutex<()>,
 }
 
 /// One query request: who asks and with which parameters.
@@ -68,7 +72,7 @@ pub(crate) struct Call {
 impl Shared {
     pub fn new(state: ApiState) -> Arc<Self> {
         let gate = Gate::new(state.config.queries_max, state.config.query_timeout);
-        Arc::new(Self { state, gate })
+        Arc::new(Self { state, gate, flushing: tokio::sync::Mutex::default() })
     }
 
     pub fn call(&self, headers: &HeaderMap, uri: &Uri) -> Result<Call, Failure> {

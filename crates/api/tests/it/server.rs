@@ -46,6 +46,7 @@ impl Server {
             readiness: readiness.clone(),
             metrics: metrics.clone(),
             status,
+            flush: None,
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
