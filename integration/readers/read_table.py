@@ -24,7 +24,7 @@ def by_pyarrow(table, trace_id, late):
         "min_start_unix_nano": pc.min(rows["start_time_unix_nano"]).as_py(),
         "max_start_unix_nano": pc.max(rows["start_time_unix_nano"]).as_py(),
         "names": sorted(set(rows["name"].to_pylist())),
-        "services": sorted(set(rows["resource.service.name"].to_pylist())),
+        "services": sorted(set(rows["resource.service.name"].drop_null().to_pylist())),
         "one_trace": dataset.to_table(filter=pc.field("trace_id") == trace_id).num_rows,
         "roots": rows["parent_span_id"].null_count,
         "late": dataset.to_table(filter=pc.field("start_time_unix_nano") > late).num_rows,
@@ -43,11 +43,23 @@ def by_sql(table, trace_id, late):
         "min_start_unix_nano": column("SELECT min(start_time_unix_nano) FROM spans")[0],
         "max_start_unix_nano": column("SELECT max(start_time_unix_nano) FROM spans")[0],
         "names": column("SELECT DISTINCT name FROM spans ORDER BY 1"),
-        "services": column('SELECT DISTINCT "resource.service.name" FROM spans ORDER BY 1'),
+        "services": column(
+            'SELECT DISTINCT "resource.service.name" FROM spans WHERE "resource.service.name" IS NOT NULL ORDER BY 1'
+        ),
         "one_trace": column(f"SELECT count(*) FROM spans WHERE trace_id = X'{trace_id.hex()}'")[0],
         "roots": column("SELECT count(*) FROM spans WHERE parent_span_id IS NULL")[0],
         "late": column(f"SELECT count(*) FROM spans WHERE start_time_unix_nano > {late}")[0],
     }
+
+
+def attribute_values(rows):
+    """Of each attribute column: its values and on how many rows each stands."""
+    counts = {}
+    for name in rows.column_names:
+        if name.startswith(("span.", "resource.")):
+            found = pc.value_counts(rows[name].drop_null()).to_pylist()
+            counts[name] = [[item["values"], item["counts"]] for item in found]
+    return counts
 
 
 def main():
@@ -64,6 +76,7 @@ def main():
             "one_trace_id": trace_id.hex(),
             "pyarrow": by_pyarrow(table, trace_id, late),
             "sql": by_sql(table, trace_id, late),
+            "attributes": attribute_values(rows),
         },
         sys.stdout,
     )

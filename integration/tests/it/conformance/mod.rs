@@ -1,0 +1,117 @@
+//! The recorded answers of a reference server, asked of ours: live, flushed, and split over blocks and live data.
+//!
+//! `integration/conformance/` holds the spans, the requests and the answers. A case marked `differs` is not compared:
+//! there `docs/compatibility.md` says what we do instead.
+
+mod compare;
+mod corpus;
+mod normal;
+
+use std::collections::BTreeMap;
+
+use prost::Message;
+use proto::otlp::{
+    collector::trace::v1::ExportTraceServiceRequest,
+    trace::v1::{ResourceSpans, ScopeSpans},
+};
+use tempfile::TempDir;
+
+use crate::{
+    client::Client,
+    server::{Server, Settings},
+    spans::TimeRange,
+};
+pub use corpus::Corpus;
+
+/// Blocks that the corpus is split over, in the test that splits it; the rest stays live.
+const SPLIT_BLOCKS: usize = 3;
+/// Mismatches that are printed.
+const SHOWN_MAX: usize = 20;
+
+#[tokio::test]
+async fn live_spans_are_answered_as_recorded() {
+    let (corpus, folder) = (Corpus::load(), TempDir::new().unwrap());
+    let server = Server::start(&Settings::new(folder.path())).await;
+    for request in &corpus.requests {
+        server.client.push(request.clone()).await;
+    }
+    agrees(&corpus, &server.client, "live").await;
+    assert_eq!(server.client.metric("sostenuto_ingester_blocks_flushed_total").await, 0.0, "nothing was flushed");
+}
+
+#[tokio::test]
+async fn a_block_is_answered_as_recorded() {
+    let (corpus, folder) = (Corpus::load(), TempDir::new().unwrap());
+    let server = Server::start(&Settings::new(folder.path())).await;
+    for request in &corpus.requests {
+        server.client.push(request.clone()).await;
+    }
+    let report = server.client.flush().await;
+    assert_eq!(report["spans"], corpus.spans, "{report}");
+    agrees(&corpus, &server.client, "flushed").await;
+}
+
+/// Every trace of more than a few spans has spans in each block and in live data.
+#[tokio::test]
+async fn traces_in_many_places_are_answered_as_recorded() {
+    let (corpus, folder) = (Corpus::load(), TempDir::new().unwrap());
+    let server = Server::start(&Settings::new(folder.path())).await;
+    for place in 0..=SPLIT_BLOCKS {
+        for request in &corpus.requests {
+            server.client.push(share(request, place, SPLIT_BLOCKS + 1)).await;
+        }
+        if place < SPLIT_BLOCKS {
+            let report = server.client.flush().await;
+            assert_eq!(report["blocks"].as_u64() >= Some(1), true, "{report}");
+        }
+    }
+    agrees(&corpus, &server.client, "split").await;
+}
+
+/// The spans of a request that belong into one of `places`, by their ids.
+fn share(request: &[u8], place: usize, places: usize) -> Vec<u8> {
+    let request = ExportTraceServiceRequest::decode(request).unwrap();
+    let mut share = ExportTraceServiceRequest::default();
+    for resource in request.resource_spans {
+        let scopes = resource.scope_spans.into_iter().map(|mut scope| {
+            scope.spans.retain(|span| span.span_id.iter().fold(0, |sum, byte| sum + usize::from(*byte)) % places == place);
+            scope
+        });
+        let scope_spans: Vec<ScopeSpans> = scopes.filter(|scope| !scope.spans.is_empty()).collect();
+        if !scope_spans.is_empty() {
+            share.resource_spans.push(ResourceSpans { scope_spans, ..ResourceSpans { scope_spans: Vec::new(), ..resource } });
+        }
+    }
+    share.encode_to_vec()
+}
+
+/// Asks every case and compares.
+async fn agrees(corpus: &Corpus, client: &Client, state: &str) {
+    let range = TimeRange { start_s: corpus.start_s, end_s: corpus.end_s };
+    assert_eq!(client.count("{ }", range).await, corpus.spans, "spans of the corpus, {state}");
+    let mut groups: BTreeMap<&str, [usize; 3]> = BTreeMap::new();
+    let mut wrong = Vec::new();
+    for case in &corpus.cases {
+        let group = groups.entry(case.group()).or_default();
+        if case.differs {
+            group[2] += 1;
+            continue;
+        }
+        let parameters: Vec<(&str, String)> = case.parameters.iter().map(|(key, value)| (&**key, value.clone())).collect();
+        let (status, body) = client.get(&case.path, &parameters).await;
+        let got = normal::normal(&case.path, status, &body, case.detail);
+        if compare::matches(&case.name, &case.want, &got) {
+            group[0] += 1;
+        } else {
+            group[1] += 1;
+            wrong.push(format!("{}  {}\n    {}", case.name, case.question(), compare::difference(&case.want, &got, &body)));
+        }
+    }
+    let mut summary = format!("{state}:\n");
+    for (group, [right, wrong, free]) in &groups {
+        summary += &format!("  {group:16} {right:4} match {wrong:4} do not ({free} not compared)\n");
+    }
+    println!("{summary}");
+    let shown = wrong.iter().take(SHOWN_MAX).fold(String::new(), |text, line| text + line + "\n");
+    assert!(wrong.is_empty(), "{} answers differ from what was recorded\n{shown}{summary}", wrong.len());
+}

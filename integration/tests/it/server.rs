@@ -1,0 +1,227 @@
+//! `sostenuto serve` as a child process: started on ports that the system chooses, killed, stopped.
+
+use std::{
+    collections::VecDeque,
+    env,
+    ffi::OsString,
+    fs,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex, OnceLock},
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+
+use crate::client::Client;
+
+/// Names another program to test.
+const BINARY_VARIABLE: &str = "SOSTENUTO_BINARY";
+/// How long anything may take that must happen.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// The last lines of the program's log that are kept for a failed test.
+const LOG_LINES_MAX: usize = 400;
+
+/// The configuration file of a server.
+#[derive(Clone)]
+pub struct Settings {
+    yaml: Value,
+}
+
+impl Settings {
+    /// Everything under `folder`, every port chosen by the system, blocks only when asked for.
+    pub fn new(folder: &Path) -> Self {
+        let protocols = json!({ "grpc": { "endpoint": "127.0.0.1:0" }, "http": { "endpoint": "127.0.0.1:0" } });
+        Self {
+            yaml: json!({
+                "server": { "http_listen_port": 0 },
+                "distributor": { "receivers": { "otlp": { "protocols": protocols } } },
+                "ingester": { "max_block_duration": "1h" },
+                "storage": { "path": folder.join("data") },
+                "log": { "format": "json" },
+            }),
+        }
+    }
+
+    /// Sets one key, written as `storage.s3.bucket`.
+    pub fn with(mut self, key: &str, value: impl Into<Value>) -> Self {
+        let mut at = &mut self.yaml;
+        for part in key.split('.') {
+            at = &mut at[part];
+        }
+        *at = value.into();
+        self
+    }
+
+    /// The folder that holds the log and, with the local backend, the blocks.
+    pub fn data(&self) -> PathBuf {
+        PathBuf::from(self.yaml["storage"]["path"].as_str().unwrap())
+    }
+
+    /// The same server on another folder.
+    pub fn on(&self, data: &Path) -> Self {
+        self.clone().with("storage.path", data.to_str().unwrap())
+    }
+}
+
+/// A process that may not be ready yet.
+pub struct Starting {
+    process: Process,
+    announced: oneshot::Receiver<Value>,
+}
+
+pub struct Server {
+    process: Process,
+    pub client: Client,
+    /// Spans that the start found in the log and not in a table.
+    pub replayed: u64,
+}
+
+struct Process {
+    child: Child,
+    log: Arc<Mutex<VecDeque<String>>>,
+}
+
+impl Starting {
+    pub fn spawn(settings: &Settings) -> Self {
+        let data = settings.data();
+        fs::create_dir_all(&data).unwrap();
+        let file = data.with_extension("yaml");
+        // JSON is YAML.
+        fs::write(&file, serde_json::to_vec_pretty(&settings.yaml).unwrap()).unwrap();
+        let mut child = Command::new(binary())
+            .args([OsString::from("serve"), "--config.file".into(), file.into()])
+            .env_remove("SOSTENUTO_CONFIG")
+            .env_remove("SOSTENUTO_LOG")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot run {}: {error}", binary().display()));
+        let log = Arc::new(Mutex::new(VecDeque::new()));
+        let (announce, announced) = oneshot::channel();
+        let (stderr, lines) = (child.stderr.take().unwrap(), log.clone());
+        thread::spawn(move || {
+            let mut announce = Some(announce);
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                if announce.is_some()
+                    && let Ok(event) = serde_json::from_str::<Value>(&line)
+                    && event["message"] == "serving"
+                {
+                    let _ = announce.take().unwrap().send(event);
+                }
+                let mut lines = lines.lock().unwrap();
+                if lines.len() == LOG_LINES_MAX {
+                    lines.pop_front();
+                }
+                lines.push_back(line);
+            }
+        });
+        Self { process: Process { child, log }, announced }
+    }
+
+    /// Waits until it answers that it is ready.
+    pub async fn ready(self) -> Server {
+        let Self { process, announced } = self;
+        let Ok(Ok(event)) = tokio::time::timeout(PATIENCE, announced).await else {
+            panic!("the server did not come up:\n{}", process.log());
+        };
+        let address = |key: &str| event[key].as_str().unwrap_or_else(|| panic!("no {key} in {event}")).to_owned();
+        let client = Client::new(&address("api"), &address("otlp_http"));
+        let ready = client.get("/ready", &[]).await;
+        assert_eq!(ready.0, 200, "what says that it serves is ready: {ready:?}");
+        Server { process, client, replayed: event["replayed"].as_u64().unwrap() }
+    }
+
+    /// `kill -9`.
+    pub fn kill(mut self) {
+        self.process.kill();
+    }
+}
+
+impl Server {
+    pub async fn start(settings: &Settings) -> Self {
+        Starting::spawn(settings).ready().await
+    }
+
+    /// `kill -9`.
+    pub fn kill(mut self) {
+        self.process.kill();
+    }
+
+    /// SIGTERM, and how the program ended.
+    pub async fn stop(mut self) -> ExitStatus {
+        let id = self.process.child.id().to_string();
+        let sent = Command::new("kill").args(["-TERM", &id]).status().unwrap();
+        assert!(sent.success(), "kill -TERM {id}: {sent}");
+        let began = Instant::now();
+        loop {
+            if let Some(status) = self.process.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(began.elapsed() < PATIENCE, "the server does not stop:\n{}", self.process.log());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+impl Process {
+    fn kill(&mut self) {
+        // Either fails only if it is gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    fn log(&self) -> String {
+        self.log.lock().unwrap().iter().fold(String::new(), |text, line| text + line + "\n")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+        if thread::panicking() {
+            eprintln!("--- the server's log ---\n{}------------------------", self.log());
+        }
+    }
+}
+
+/// Waits for a condition.
+pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let began = Instant::now();
+    while !holds().await {
+        assert!(began.elapsed() < PATIENCE, "this never became true: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// The program that the same cargo invocation built: it stands beside the folder of this test.
+fn binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        if let Some(path) = env::var_os(BINARY_VARIABLE) {
+            return path.into();
+        }
+        let test = env::current_exe().unwrap();
+        let folder = test.parent().and_then(Path::parent).expect("a test stands in target/<profile>/deps");
+        let path = folder.join(format!("sostenuto{}", env::consts::EXE_SUFFIX));
+        let hint = "build the program and its tests together: cargo test --release --workspace";
+        assert!(path.exists(), "{} is missing; {hint}", path.display());
+        if let Some(source) = newer_source(&path, &folder.join("sostenuto.d")) {
+            panic!("{} is older than {source}; {hint}", path.display());
+        }
+        path
+    })
+}
+
+/// A file that the program is made of and that changed after it was built. Cargo lists them beside the program.
+fn newer_source(binary: &Path, list: &Path) -> Option<String> {
+    let built = fs::metadata(binary).and_then(|file| file.modified()).ok()?;
+    let list = fs::read_to_string(list).ok()?;
+    let sources = list.split_once(": ")?.1.split_whitespace();
+    let changed = |path: &str| fs::metadata(path).and_then(|file| file.modified()).is_ok_and(|at| at > built);
+    sources.filter(|path| changed(path)).map(str::to_owned).next()
+}
