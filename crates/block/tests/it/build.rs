@@ -26,8 +26,8 @@ type Attributes = BTreeMap<String, Vec<String>>;
 
 /// One span with all that belongs to it, by OTLP's words.
 #[derive(Debug, PartialEq, Clone, Default)]
-struct Row {
-    identity: ([u8; 16], i64, [u8; 8], i32),
+pub struct Row {
+    pub identity: ([u8; 16], i64, [u8; 8], i32),
     plain: String,
     attributes: [Attributes; 3],
     events: Vec<(String, Attributes)>,
@@ -52,7 +52,7 @@ fn attributes_of(sent: &[KeyValue]) -> Attributes {
 }
 
 /// The rows a request means, by prost's reading of it: sorted, the first of each identity.
-fn expected(requests: &[Vec<u8>]) -> Vec<Row> {
+pub fn expected(requests: &[Vec<u8>]) -> Vec<Row> {
     let mut rows: Vec<Row> = Vec::new();
     for request in requests {
         let request = ExportTraceServiceRequest::decode(request.as_slice()).unwrap();
@@ -124,7 +124,7 @@ fn row_of(span: &Span, scope: &InstrumentationScope, scope_url: &str, resource: 
 const SCOPES: [AttributeScope; 3] = [AttributeScope::Resource, AttributeScope::Span, AttributeScope::Instrumentation];
 
 /// Reads the rows back out of a batch's columns.
-fn rows_in(batch: &SpanBatch) -> Vec<Row> {
+pub fn rows_in(batch: &SpanBatch) -> Vec<Row> {
     let records = &batch.records;
     let column = |name: &str| records.column_by_name(name).unwrap();
     let bytes = |name: &str, row: usize| {
@@ -268,7 +268,7 @@ fn item_long(items: &StructArray, name: &str, at: usize) -> i64 {
 }
 
 /// Everything `SpanBatch` promises besides the values themselves.
-fn check_invariants(batch: &SpanBatch, rows: &[Row]) {
+pub fn check_invariants(batch: &SpanBatch, rows: &[Row]) {
     let records = &batch.records;
     SpanBatch::try_new(records.clone(), batch.catalogue.clone()).unwrap();
     let names: Vec<&String> = records.schema_ref().fields().iter().skip(schema::FIXED_FIELDS.len()).map(|f| f.name()).collect();
@@ -323,14 +323,14 @@ fn check_invariants(batch: &SpanBatch, rows: &[Row]) {
     }
 }
 
-fn build(requests: &[Vec<u8>], builder: &mut SpanBatchBuilder) -> SpanBatch {
+pub fn build(requests: &[Vec<u8>], builder: &mut SpanBatchBuilder) -> SpanBatch {
     for request in requests {
         builder.append_request(request, |_| panic!("a small batch is never full")).unwrap();
     }
     builder.finish()
 }
 
-fn unlimited() -> SpanBatchBuilder {
+pub fn unlimited() -> SpanBatchBuilder {
     SpanBatchBuilder::new(AttributeLimits { value_bytes_max: 0, ..Default::default() })
 }
 
@@ -436,7 +436,7 @@ fn span() -> impl Strategy<Value = Span> {
     )
 }
 
-fn requests() -> impl Strategy<Value = Vec<Vec<u8>>> {
+pub fn requests() -> impl Strategy<Value = Vec<Vec<u8>>> {
     let scope = (prop::option::of(("[ab]{0,2}", "[ab]{0,1}", attributes(4), dropped())), "[ab]{0,1}", prop::collection::vec(span(), 0..10));
     let scope = scope.prop_map(|(scope, schema_url, spans)| ScopeSpans {
         scope: scope.map(|(name, version, attributes, dropped_attributes_count)| InstrumentationScope {
@@ -504,16 +504,16 @@ proptest! {
     }
 }
 
-fn text(value: &str) -> Option<AnyValue> {
+pub fn text(value: &str) -> Option<AnyValue> {
     Some(AnyValue { value: Some(Value::StringValue(value.into())) })
 }
 
-fn spans(count: u8, attributes: impl Fn(u8) -> Vec<KeyValue>) -> Vec<Span> {
+pub fn spans(count: u8, attributes: impl Fn(u8) -> Vec<KeyValue>) -> Vec<Span> {
     let span = |n| Span { trace_id: vec![1; 16], span_id: vec![n + 1; 8], attributes: attributes(n), ..Default::default() };
     (0..count).map(span).collect()
 }
 
-fn request(spans: Vec<Span>, resource: Option<Resource>) -> Vec<u8> {
+pub fn request(spans: Vec<Span>, resource: Option<Resource>) -> Vec<u8> {
     let scope_spans = vec![ScopeSpans { spans, ..Default::default() }];
     let resource_spans = vec![ResourceSpans { resource, scope_spans, ..Default::default() }];
     ExportTraceServiceRequest { resource_spans }.encode_to_vec()
@@ -645,6 +645,20 @@ fn bad_spans_are_refused_alone_and_values_at_the_depth_limit_are_kept() {
     let entries = batch.records.column_by_name(schema::SPAN_ATTRIBUTES).unwrap().as_list::<i32>().values().as_struct();
     let raw = entries.column_by_name(schema::KV_OTHER).unwrap().as_binary::<i32>().value(0);
     assert_eq!(raw, nested(model::ATTRIBUTE_DEPTH_MAX));
+}
+
+#[test]
+fn a_parent_id_of_another_length_is_no_parent_and_counted() {
+    let parents: [&[u8]; 5] = [&[], &[0; 8], &[9; 8], &[9; 7], &[9; 16]];
+    let mut spans = spans(5, |_| Vec::new());
+    for (span, parent) in spans.iter_mut().zip(parents) {
+        span.parent_span_id = parent.to_vec();
+    }
+    let mut builder = unlimited();
+    let batch = build(&[request(spans, None)], &mut builder);
+    assert_eq!(builder.warnings(), Warnings { parents_unknown: 2, ..Default::default() });
+    let parents = batch.records.column_by_name(schema::PARENT_SPAN_ID).unwrap();
+    assert_eq!((0..5).map(|row| parents.is_valid(row)).collect::<Vec<_>>(), [false, false, true, false, false]);
 }
 
 #[test]
