@@ -7,10 +7,9 @@ mod attributes;
 mod columns;
 mod nested;
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 
-use arrow::array::{Array, ArrayRef, FixedSizeBinaryArray, Int32Array, Int64Array, RecordBatch};
+use arrow::array::{Array, FixedSizeBinaryArray, Int32Array, Int64Array, RecordBatch};
 use model::AttributeScope;
 use prost::Message;
 use proto::otlp::common::v1::{InstrumentationScope, KeyValue};
@@ -30,8 +29,7 @@ use nested::{Events, Links, unsigned};
 /// Dictionary(Int32, Utf8). Spans are sorted by start, groups by their first span. Rows that are re-deliveries of
 /// another (equal trace id, span id, kind and start) are left out.
 pub fn traces(batches: &[RecordBatch]) -> Result<TracesData, BlockError> {
-    let lists: Vec<Lists<'_>> = batches.iter().map(Lists::new).collect::<Result<_, _>>()?;
-    let views: Vec<Rows<'_>> = batches.iter().zip(&lists).map(|(batch, lists)| Rows::new(batch, lists)).collect::<Result<_, _>>()?;
+    let views: Vec<Rows<'_>> = batches.iter().map(Rows::new).collect::<Result<_, _>>()?;
     let mut order: Vec<(i64, &[u8], i32, &[u8], usize, usize)> = Vec::new();
     for (number, rows) in views.iter().enumerate() {
         order.extend((0..batches[number].num_rows()).map(|row| {
@@ -93,22 +91,6 @@ impl Groups {
     }
 }
 
-/// The event and link columns of a batch in the types of `schema`.
-struct Lists<'a> {
-    events: Option<Cow<'a, ArrayRef>>,
-    links: Option<Cow<'a, ArrayRef>>,
-}
-
-impl<'a> Lists<'a> {
-    fn new(records: &'a RecordBatch) -> Result<Self, BlockError> {
-        let list = |name: &str| {
-            let field = schema::FIXED_FIELDS.iter().find(|field| field.name() == name).expect("a fixed column");
-            Columns(records).list(name, field.data_type())
-        };
-        Ok(Self { events: list(schema::EVENTS)?, links: list(schema::LINKS)? })
-    }
-}
-
 /// One batch, its columns found.
 struct Rows<'a> {
     trace_ids: &'a FixedSizeBinaryArray,
@@ -127,8 +109,8 @@ struct Rows<'a> {
     dropped_events: Option<&'a Int32Array>,
     dropped_links: Option<&'a Int32Array>,
     attributes: AttributeRows<'a>,
-    events: Option<Events<'a>>,
-    links: Option<Links<'a>>,
+    events: Option<Events>,
+    links: Option<Links>,
     resource: Owner<'a>,
     scope: Owner<'a>,
     scope_names: Option<Strings<'a>>,
@@ -159,10 +141,9 @@ impl Owner<'_> {
 }
 
 impl<'a> Rows<'a> {
-    fn new(records: &'a RecordBatch, lists: &'a Lists<'a>) -> Result<Self, BlockError> {
+    fn new(records: &'a RecordBatch) -> Result<Self, BlockError> {
         let columns = Columns(records);
         let missing = |name: &str| BlockError::column(name, "is missing");
-        let mismatch = |name: &str| BlockError::column(name, "has an unexpected type");
         let ids = |name: &str| columns.ids(name)?.ok_or_else(|| missing(name));
         let longs = |name: &str| columns.longs(name)?.ok_or_else(|| missing(name));
         let resource_urls = columns.strings(schema::RESOURCE_SCHEMA_URL)?;
@@ -186,14 +167,8 @@ impl<'a> Rows<'a> {
             dropped_events: columns.integers(schema::DROPPED_EVENTS)?,
             dropped_links: columns.integers(schema::DROPPED_LINKS)?,
             attributes: AttributeRows::new(records, AttributeScope::Span)?,
-            events: match &lists.events {
-                None => None,
-                Some(list) => Some(Events::new(list).ok_or_else(|| mismatch(schema::EVENTS))?),
-            },
-            links: match &lists.links {
-                None => None,
-                Some(list) => Some(Links::new(list).ok_or_else(|| mismatch(schema::LINKS))?),
-            },
+            events: columns.list(schema::EVENTS, &schema::events(), Events::new)?,
+            links: columns.list(schema::LINKS, &schema::links(), Links::new)?,
             resource: Owner {
                 attributes: AttributeRows::new(records, AttributeScope::Resource)?,
                 dropped: columns.integers(schema::RESOURCE_DROPPED_ATTRIBUTES)?,

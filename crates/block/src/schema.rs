@@ -117,6 +117,14 @@ pub static LINK_FIELDS: LazyLock<Fields> = LazyLock::new(|| {
     ])
 });
 
+pub fn events() -> DataType {
+    list_of(&EVENT_FIELDS)
+}
+
+pub fn links() -> DataType {
+    list_of(&LINK_FIELDS)
+}
+
 /// The columns every batch and block has, in file order. Attribute columns follow them, sorted by name.
 /// Nullable integer columns are null where OTLP's value is the default, so that they cost nothing.
 pub static FIXED_FIELDS: LazyLock<Vec<FieldRef>> = LazyLock::new(|| {
@@ -154,8 +162,8 @@ pub static FIXED_FIELDS: LazyLock<Vec<FieldRef>> = LazyLock::new(|| {
         field(RESOURCE_ATTRIBUTES, kv_list(), true),
         field(SPAN_ATTRIBUTES, kv_list(), true),
         field(SCOPE_ATTRIBUTES, kv_list(), true),
-        field(EVENTS, list_of(&EVENT_FIELDS), true),
-        field(LINKS, list_of(&LINK_FIELDS), true),
+        field(EVENTS, events(), true),
+        field(LINKS, links(), true),
     ]
 });
 

@@ -1,7 +1,8 @@
 //! Moves attribute values between columns and key/value lists.
 //!
-//! Inputs may have promoted different attributes. Of a key that a span has twice with one type, the first
-//! value is in the column and the others stay in the list; so it comes in, and so it goes out.
+//! Inputs may have promoted different attributes. Of a key that a row has several times, only the first value, of
+//! whichever type, can be in a column; the others follow in the list. So it comes in, and so it goes out: values of
+//! one key keep their order.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -41,7 +42,7 @@ struct Input<'a> {
     rows: usize,
     /// The column of each (key, type) that has one and is set on a row to merge.
     columns: Vec<ByType<Option<Column<'a>>>>,
-    list: Option<KvView<'a>>,
+    list: Option<KvView>,
     list_array: Option<&'a ArrayRef>,
     /// First entry of the list column that a row of it refers to, and the keys from there on.
     first_entry: usize,
@@ -185,25 +186,12 @@ impl<'a> ScopeAttributes<'a> {
     }
 
     fn count_lists(&mut self, runs: &[Run]) {
-        // Number of the last row, counted from 1, on which each (key, type) was seen.
-        let mut seen: Vec<ByType<usize>> = vec![[0; 4]; self.counts.len()];
-        let mut number = 0;
+        let mut firsts = Firsts::new(self.counts.len());
         for run in runs {
             let input = &self.inputs[run.batch];
-            let Some(list) = input.list.as_ref().filter(|_| !input.entry_keys.is_empty()) else {
-                number += run.len;
-                continue;
-            };
             for row in run.start..run.start + run.len {
-                number += 1;
-                for entry in list.range(row) {
-                    let key = input.entry_keys[entry - input.first_entry] as usize;
-                    let Some(kind) = list.value(entry).kind().map(|kind| kind as usize) else { continue };
-                    let in_column = input.columns[key][kind].is_some_and(|column| column.array.is_valid(row));
-                    if !in_column && seen[key][kind] != number {
-                        seen[key][kind] = number;
-                        self.counts[key][kind] += 1;
-                    }
+                for (_, key, kind) in input.candidates(row, &mut firsts) {
+                    self.counts[key as usize][kind as usize] += 1;
                 }
             }
         }
@@ -221,7 +209,8 @@ impl<'a> ScopeAttributes<'a> {
                 promoted[*key as usize][column.kind as usize] = true;
             }
         }
-        let taken: Vec<Taken> = self.inputs.iter().map(|input| input.take(&promoted)).collect();
+        let mut firsts = Firsts::new(self.counts.len());
+        let taken: Vec<Taken> = self.inputs.iter().map(|input| input.take(&promoted, &mut firsts)).collect();
         for (_, column) in promotion.iter().filter(|(_, column)| column.scope == self.scope) {
             let key = self.keys.numbers.get(&column.key).map(|key| *key as usize);
             let mut sources = Vec::with_capacity(self.inputs.len());
@@ -288,6 +277,24 @@ struct Taken {
     moved: Vec<bool>,
 }
 
+/// Tells the first value of each key in a row from those that follow.
+struct Firsts {
+    /// Number of the row at hand, counted from 1 over all rows that were asked for.
+    row: usize,
+    /// By key: the last row that had it.
+    seen: Vec<usize>,
+}
+
+impl Firsts {
+    fn new(keys: usize) -> Self {
+        Self { row: 0, seen: vec![0; keys] }
+    }
+
+    fn is_first(&mut self, key: u32) -> bool {
+        std::mem::replace(&mut self.seen[key as usize], self.row) != self.row
+    }
+}
+
 impl<'a> Input<'a> {
     fn scan(scope: AttributeScope, records: &'a RecordBatch, keys: &mut Keys) -> Result<Self, BlockError> {
         let name = schema::kv_column(scope).expect("the scopes with columns have a list");
@@ -314,20 +321,35 @@ impl<'a> Input<'a> {
         Ok(this)
     }
 
-    /// Picks the list entries that belong into columns this input does not have.
-    fn take(&self, promoted: &[ByType<bool>]) -> Taken {
-        let mut taken = Taken::default();
-        let Some(list) = self.list.as_ref().filter(|_| !self.entry_keys.is_empty()) else { return taken };
-        for row in 0..self.rows {
-            for entry in list.range(row) {
+    /// The list entries of a row that could be in a column this input does not have: (entry, key, type).
+    fn candidates<'s>(
+        &'s self,
+        row: usize,
+        firsts: &'s mut Firsts,
+    ) -> impl Iterator<Item = (usize, u32, AttributeType)> + 's {
+        firsts.row += 1;
+        let list = self.list.as_ref().filter(|_| !self.entry_keys.is_empty());
+        list.into_iter().flat_map(move |list| list.range(row).map(move |entry| (list, entry))).filter_map(
+            move |(list, entry)| {
                 let key = self.entry_keys[entry - self.first_entry];
-                let Some(kind) = list.value(entry).kind() else { continue };
-                if !promoted[key as usize][kind as usize] || self.columns[key as usize][kind as usize].is_some() {
-                    continue;
+                let kind = list.value(entry).kind();
+                if !firsts.is_first(key) {
+                    return None;
                 }
-                let picked = taken.picked.entry((key, kind)).or_default();
-                if picked.last().is_none_or(|(last, _)| *last != row) {
-                    picked.push((row, entry));
+                let columns = &self.columns[key as usize];
+                let later = columns.iter().flatten().any(|column| column.array.is_valid(row));
+                kind.filter(|kind| !later && columns[*kind as usize].is_none()).map(|kind| (entry, key, kind))
+            },
+        )
+    }
+
+    /// Picks the list entries that belong into columns this input does not have.
+    fn take(&self, promoted: &[ByType<bool>], firsts: &mut Firsts) -> Taken {
+        let mut taken = Taken::default();
+        for row in 0..self.rows {
+            for (entry, key, kind) in self.candidates(row, firsts) {
+                if promoted[key as usize][kind as usize] {
+                    taken.picked.entry((key, kind)).or_default().push((row, entry));
                     taken.moved.resize(self.entry_keys.len(), false);
                     taken.moved[entry - self.first_entry] = true;
                 }

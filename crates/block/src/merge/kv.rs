@@ -40,30 +40,30 @@ impl Value<'_> {
 }
 
 /// A key/value list column.
-pub(crate) struct KvView<'a> {
-    list: &'a ListArray,
-    keys: &'a StringArray,
-    strings: &'a StringArray,
-    longs: &'a Int64Array,
-    doubles: &'a Float64Array,
-    booleans: &'a BooleanArray,
-    others: &'a BinaryArray,
+pub(crate) struct KvView {
+    list: ListArray,
+    keys: StringArray,
+    strings: StringArray,
+    longs: Int64Array,
+    doubles: Float64Array,
+    booleans: BooleanArray,
+    others: BinaryArray,
 }
 
-impl<'a> KvView<'a> {
+impl KvView {
     /// `None` if the array is not of type `schema::kv_list()`.
-    pub fn new(array: &'a ArrayRef) -> Option<Self> {
+    pub fn new(array: &ArrayRef) -> Option<Self> {
         let list = array.as_list_opt::<i32>()?;
         let entries = list.values().as_struct_opt()?;
         let column = |name: &str| entries.column_by_name(name);
         Some(Self {
-            list,
-            keys: column(schema::KV_KEY)?.as_string_opt()?,
-            strings: column(schema::KV_STRING)?.as_string_opt()?,
-            longs: column(schema::KV_LONG)?.as_primitive_opt::<Int64Type>()?,
-            doubles: column(schema::KV_DOUBLE)?.as_primitive_opt::<Float64Type>()?,
-            booleans: column(schema::KV_BOOLEAN)?.as_boolean_opt()?,
-            others: column(schema::KV_OTHER)?.as_binary_opt()?,
+            list: list.clone(),
+            keys: column(schema::KV_KEY)?.as_string_opt()?.clone(),
+            strings: column(schema::KV_STRING)?.as_string_opt()?.clone(),
+            longs: column(schema::KV_LONG)?.as_primitive_opt::<Int64Type>()?.clone(),
+            doubles: column(schema::KV_DOUBLE)?.as_primitive_opt::<Float64Type>()?.clone(),
+            booleans: column(schema::KV_BOOLEAN)?.as_boolean_opt()?.clone(),
+            others: column(schema::KV_OTHER)?.as_binary_opt()?.clone(),
         })
     }
 
@@ -76,11 +76,11 @@ impl<'a> KvView<'a> {
         offsets[row] as usize..offsets[row + 1] as usize
     }
 
-    pub fn key(&self, entry: usize) -> &'a str {
+    pub fn key(&self, entry: usize) -> &str {
         self.keys.value(entry)
     }
 
-    pub fn value(&self, entry: usize) -> Value<'a> {
+    pub fn value(&self, entry: usize) -> Value<'_> {
         if self.strings.is_valid(entry) {
             Value::String(self.strings.value(entry))
         } else if self.longs.is_valid(entry) {

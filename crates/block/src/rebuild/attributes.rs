@@ -1,8 +1,6 @@
 //! The attributes of a row as OTLP key/values: columns and list together.
 
-use std::borrow::Cow;
-
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, RecordBatch};
+use arrow::array::{Array, AsArray, BooleanArray, Float64Array, Int64Array, RecordBatch};
 use arrow::datatypes::{Float64Type, Int64Type};
 use model::{AttributeScope, AttributeType};
 use proto::otlp::common::v1::{AnyValue, KeyValue, any_value};
@@ -16,7 +14,7 @@ use crate::schema;
 /// All attributes of one scope (resource, span or instrumentation) of a batch.
 pub struct AttributeRows<'a> {
     columns: Vec<(String, Column<'a>)>,
-    list: Option<Cow<'a, ArrayRef>>,
+    list: Option<KvView>,
 }
 
 enum Column<'a> {
@@ -49,18 +47,18 @@ impl<'a> AttributeRows<'a> {
         }
         let list = match schema::kv_column(scope) {
             None => None,
-            Some(name) => all.list(name, &schema::kv_list())?,
+            Some(name) => all.list(name, &schema::kv_list(), KvView::new)?,
         };
         Ok(Self { columns, list })
     }
 
-    /// The attributes of a row, sorted by key. Values of one key and type keep the order in which they were sent.
+    /// The attributes of a row, sorted by key. Values of one key keep the order in which they were sent.
     pub fn at(&self, row: usize) -> Vec<KeyValue> {
         let mut found: Vec<(&str, Value<'_>)> = Vec::new();
         for (key, column) in &self.columns {
             found.extend(column.value(row).map(|value| (key.as_str(), value)));
         }
-        if let Some(view) = self.list.as_deref().and_then(KvView::new) {
+        if let Some(view) = &self.list {
             found.extend(view.range(row).map(|entry| (view.key(entry), view.value(entry))));
         }
         key_values(found)
@@ -76,7 +74,7 @@ impl<'a> AttributeRows<'a> {
                 _ => write_value(column.value(row), out),
             }
         }
-        if let Some(view) = self.list.as_deref().and_then(KvView::new) {
+        if let Some(view) = &self.list {
             for entry in view.range(row) {
                 write_text(view.key(entry).as_bytes(), out);
                 write_value(Some(view.value(entry)), out);
@@ -97,13 +95,13 @@ impl<'a> Column<'a> {
 }
 
 /// The entries of one list, as [`AttributeRows::at`] gives them.
-pub(super) fn list_at(list: &KvView<'_>, row: usize) -> Vec<KeyValue> {
+pub(super) fn list_at(list: &KvView, row: usize) -> Vec<KeyValue> {
     key_values(list.range(row).map(|entry| (list.key(entry), list.value(entry))).collect())
 }
 
 fn key_values(mut found: Vec<(&str, Value<'_>)>) -> Vec<KeyValue> {
-    // By type too: whether two types of one key are in columns or in the list must not show.
-    found.sort_by_key(|(key, value)| (*key, value.kind().map_or(usize::MAX, |kind| kind as usize)));
+    // Stable: a column holds the first value of its key, the list the others in the order they were sent.
+    found.sort_by_key(|(key, _)| *key);
     found.into_iter().map(|(key, value)| KeyValue { key: key.to_owned(), value: Some(any_value(value)) }).collect()
 }
 

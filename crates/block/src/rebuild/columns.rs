@@ -1,8 +1,5 @@
 //! Columns as a reader of blocks may deliver them: any string type, or missing.
 
-use std::borrow::Cow;
-use std::sync::Arc;
-
 use arrow::array::{
     Array, ArrayRef, AsArray, DictionaryArray, FixedSizeBinaryArray, Int32Array, Int64Array, RecordBatch, StringArray,
     StringViewArray,
@@ -61,13 +58,19 @@ impl<'a> Columns<'a> {
         self.typed(name, |array| array.as_fixed_size_binary_opt())
     }
 
-    /// A list column with exactly the given type, converted if its strings have another one.
-    pub fn list(&self, name: &str, data_type: &DataType) -> Result<Option<Cow<'a, ArrayRef>>, BlockError> {
-        Ok(match self.0.column_by_name(name) {
-            None => None,
-            Some(array) if array.data_type() == data_type => Some(Cow::Borrowed(array)),
-            Some(array) => Some(Cow::Owned(Arc::clone(&cast(array, data_type)?))),
-        })
+    /// A view of a list column, which is converted to `data_type` first if its strings have another type.
+    pub fn list<T>(
+        &self,
+        name: &str,
+        data_type: &DataType,
+        view: impl Fn(&ArrayRef) -> Option<T>,
+    ) -> Result<Option<T>, BlockError> {
+        let viewed = match self.0.column_by_name(name) {
+            None => return Ok(None),
+            Some(array) if array.data_type() == data_type => view(array),
+            Some(array) => view(&cast(array, data_type)?),
+        };
+        viewed.map(Some).ok_or_else(|| BlockError::column(name, "has an unexpected type"))
     }
 
     pub fn typed<T>(&self, name: &str, typed: impl Fn(&'a ArrayRef) -> Option<T>) -> Result<Option<T>, BlockError> {

@@ -11,24 +11,24 @@ use crate::merge::kv::KvView;
 use crate::schema;
 
 /// An event column of type `schema::EVENTS`.
-pub(super) struct Events<'a> {
-    list: &'a ListArray,
-    times: &'a Int64Array,
-    names: &'a StringArray,
-    dropped: &'a Int32Array,
-    attributes: KvView<'a>,
+pub(super) struct Events {
+    list: ListArray,
+    times: Int64Array,
+    names: StringArray,
+    dropped: Int32Array,
+    attributes: KvView,
 }
 
-impl<'a> Events<'a> {
-    pub fn new(array: &'a ArrayRef) -> Option<Self> {
+impl Events {
+    pub fn new(array: &ArrayRef) -> Option<Self> {
         let list = array.as_list_opt::<i32>()?;
         let items = list.values().as_struct_opt()?;
         let column = |name: &str| items.column_by_name(name);
         Some(Self {
-            list,
-            times: column(schema::EVENT_TIME)?.as_primitive_opt::<Int64Type>()?,
-            names: column(schema::EVENT_NAME)?.as_string_opt()?,
-            dropped: column(schema::DROPPED_ATTRIBUTES)?.as_primitive_opt::<Int32Type>()?,
+            list: list.clone(),
+            times: column(schema::EVENT_TIME)?.as_primitive_opt::<Int64Type>()?.clone(),
+            names: column(schema::EVENT_NAME)?.as_string_opt()?.clone(),
+            dropped: column(schema::DROPPED_ATTRIBUTES)?.as_primitive_opt::<Int32Type>()?.clone(),
             attributes: KvView::new(column(schema::NESTED_ATTRIBUTES)?)?,
         })
     }
@@ -38,35 +38,35 @@ impl<'a> Events<'a> {
             time_unix_nano: self.times.value(item) as u64,
             name: self.names.value(item).to_owned(),
             attributes: list_at(&self.attributes, item),
-            dropped_attributes_count: unsigned(self.dropped, item),
+            dropped_attributes_count: unsigned(&self.dropped, item),
         };
-        items(self.list, row).map(event).collect()
+        items(&self.list, row).map(event).collect()
     }
 }
 
 /// A link column of type `schema::LINKS`.
-pub(super) struct Links<'a> {
-    list: &'a ListArray,
-    trace_ids: &'a BinaryArray,
-    span_ids: &'a BinaryArray,
-    trace_states: &'a StringArray,
-    flags: &'a Int32Array,
-    dropped: &'a Int32Array,
-    attributes: KvView<'a>,
+pub(super) struct Links {
+    list: ListArray,
+    trace_ids: BinaryArray,
+    span_ids: BinaryArray,
+    trace_states: StringArray,
+    flags: Int32Array,
+    dropped: Int32Array,
+    attributes: KvView,
 }
 
-impl<'a> Links<'a> {
-    pub fn new(array: &'a ArrayRef) -> Option<Self> {
+impl Links {
+    pub fn new(array: &ArrayRef) -> Option<Self> {
         let list = array.as_list_opt::<i32>()?;
         let items = list.values().as_struct_opt()?;
         let column = |name: &str| items.column_by_name(name);
         Some(Self {
-            list,
-            trace_ids: column(schema::LINK_TRACE_ID)?.as_binary_opt()?,
-            span_ids: column(schema::LINK_SPAN_ID)?.as_binary_opt()?,
-            trace_states: column(schema::LINK_TRACE_STATE)?.as_string_opt()?,
-            flags: column(schema::LINK_FLAGS)?.as_primitive_opt::<Int32Type>()?,
-            dropped: column(schema::DROPPED_ATTRIBUTES)?.as_primitive_opt::<Int32Type>()?,
+            list: list.clone(),
+            trace_ids: column(schema::LINK_TRACE_ID)?.as_binary_opt()?.clone(),
+            span_ids: column(schema::LINK_SPAN_ID)?.as_binary_opt()?.clone(),
+            trace_states: column(schema::LINK_TRACE_STATE)?.as_string_opt()?.clone(),
+            flags: column(schema::LINK_FLAGS)?.as_primitive_opt::<Int32Type>()?.clone(),
+            dropped: column(schema::DROPPED_ATTRIBUTES)?.as_primitive_opt::<Int32Type>()?.clone(),
             attributes: KvView::new(column(schema::NESTED_ATTRIBUTES)?)?,
         })
     }
@@ -76,11 +76,11 @@ impl<'a> Links<'a> {
             trace_id: self.trace_ids.value(item).to_vec(),
             span_id: self.span_ids.value(item).to_vec(),
             trace_state: self.trace_states.is_valid(item).then(|| self.trace_states.value(item).to_owned()).unwrap_or_default(),
-            flags: unsigned(self.flags, item),
+            flags: unsigned(&self.flags, item),
             attributes: list_at(&self.attributes, item),
-            dropped_attributes_count: unsigned(self.dropped, item),
+            dropped_attributes_count: unsigned(&self.dropped, item),
         };
-        items(self.list, row).map(link).collect()
+        items(&self.list, row).map(link).collect()
     }
 }
 

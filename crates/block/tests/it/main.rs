@@ -1,3 +1,4 @@
 //! Scenario tests of the block crate.
 
 mod build;
+mod store;
