@@ -1,0 +1,6 @@
+//! Real clients and raw sockets against receivers over a real ingester.
+
+mod connections;
+mod grpc;
+mod http;
+mod setup;

@@ -1,0 +1,100 @@
+//! A server on free ports, and spans to send.
+
+use std::{net::SocketAddr, num::NonZeroU64, time::Duration};
+
+use distributor::Distributor;
+use ingester::{Ingester, IngesterConfig};
+use proto::otlp::{
+    collector::trace::v1::ExportTraceServiceRequest,
+    trace::v1::{ResourceSpans, ScopeSpans, Span},
+};
+use receivers::Config;
+use storage::{Storage, StorageConfig};
+use tempfile::TempDir;
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+pub struct Server {
+    pub grpc: SocketAddr,
+    pub http: SocketAddr,
+    pub ingester: Ingester,
+    pub shutdown: CancellationToken,
+    /// The number of connections that were cut, over gRPC and HTTP.
+    pub ended: (JoinHandle<usize>, JoinHandle<usize>),
+    _dir: TempDir,
+}
+
+/// A small limit, so that going over it is cheap.
+pub const REQUEST_BYTES_MAX: usize = 1 << 20;
+pub const RETRY_AFTER: Duration = Duration::from_secs(7);
+
+pub fn config() -> Config {
+    Config { request_bytes_max: REQUEST_BYTES_MAX, retry_after: RETRY_AFTER, ..Config::default() }
+}
+
+impl Server {
+    pub async fn start(config: Config) -> Self {
+        Self::with_rate(config, 100 << 20, 100 << 20).await
+    }
+
+    /// Rate and burst of a tenant in bytes.
+    pub async fn with_rate(config: Config, rate: u64, burst: u64) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut storage = StorageConfig::default();
+        storage.local.path = dir.path().join("blocks");
+        let ingester = IngesterConfig { wal_dir: dir.path().join("wal"), ..IngesterConfig::default() };
+        let ingester = Ingester::open(ingester, Storage::open(&storage).await.unwrap()).await.unwrap();
+        let limits = distributor::Config {
+            rate_limit_bytes: NonZeroU64::new(rate).unwrap(),
+            burst_size_bytes: NonZeroU64::new(burst).unwrap(),
+            retry_after: RETRY_AFTER,
+            tenants_max: 10,
+        };
+        let distributor = Distributor::new(limits, ingester.clone());
+        let shutdown = CancellationToken::new();
+        let (grpc, http) = (free_port().await, free_port().await);
+        let addresses = (grpc.local_addr().unwrap(), http.local_addr().unwrap());
+        let grpc = receivers::serve_grpc(grpc, distributor.clone(), config.clone(), shutdown.clone());
+        let http = receivers::serve_http(http, distributor, config, shutdown.clone());
+        Self {
+            grpc: addresses.0,
+            http: addresses.1,
+            ingester,
+            shutdown,
+            ended: (tokio::spawn(grpc), tokio::spawn(http)),
+            _dir: dir,
+        }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}/v1/traces", self.http)
+    }
+
+    /// Spans that are durable so far.
+    pub fn stored(&self) -> u64 {
+        self.ingester.stats().accepted_spans
+    }
+}
+
+async fn free_port() -> TcpListener {
+    TcpListener::bind("127.0.0.1:0").await.unwrap()
+}
+
+pub fn span(number: u8) -> Span {
+    Span { trace_id: vec![number; 16], span_id: vec![number; 8], name: "work".into(), ..Span::default() }
+}
+
+/// A span with an invalid trace id.
+pub fn bad_span() -> Span {
+    Span { trace_id: vec![1; 8], ..span(1) }
+}
+
+pub fn request(spans: Vec<Span>) -> ExportTraceServiceRequest {
+    let scope_spans = vec![ScopeSpans { spans, ..ScopeSpans::default() }];
+    ExportTraceServiceRequest { resource_spans: vec![ResourceSpans { scope_spans, ..ResourceSpans::default() }] }
+}
+
+/// A request that is larger than [`REQUEST_BYTES_MAX`] and compresses well.
+pub fn large_request() -> ExportTraceServiceRequest {
+    request(vec![Span { name: "x".repeat(REQUEST_BYTES_MAX), ..span(1) }])
+}
