@@ -1,4 +1,5 @@
 //! The program's settings and what it shows.
 
 mod config;
+mod process;
 mod render;
