@@ -58,8 +58,7 @@ pub async fn query(args: &QueryArgs, style: Style, out: &mut impl Write) -> anyh
     let start = now.saturating_sub(args.since.0).as_secs();
     // The end is exclusive in seconds: the second that is running belongs to the answer.
     let end = now.as_secs() + 1;
-    let mut parameters =
-        vec![("q", args.query.clone()), ("start", start.to_string()), ("end", end.to_string())];
+    let mut parameters = vec![("q", args.query.clone()), ("start", start.to_string()), ("end", end.to_string())];
     let metrics = matches!(parsed.body, QueryBody::Metrics(_));
     let path: &[&str] = if metrics { &["api", "metrics", "query_range"] } else { &["api", "search"] };
     if !metrics {
@@ -97,7 +96,8 @@ pub async fn trace(args: &TraceArgs, style: Style, out: &mut impl Write) -> anyh
         writeln!(out)?;
         return Ok(known);
     }
-    let answer = TraceByIdResponse::decode(body.as_slice()).context("the answer is not what a Tempo-compatible server sends")?;
+    let answer =
+        TraceByIdResponse::decode(body.as_slice()).context("the answer is not what a Tempo-compatible server sends")?;
     let text = waterfall::render(&answer.trace.unwrap_or_default(), style);
     if text.is_empty() {
         writeln!(io::stderr(), "There is no trace {id} on {}.", args.server.server)?;

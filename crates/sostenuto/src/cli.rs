@@ -149,7 +149,8 @@ async fn dispatch(cli: &Cli) -> anyhow::Result<bool> {
         Command::CheckConfig(args) => {
             let config = args.load()?;
             config.validate()?;
-            let name = args.file.as_ref().map_or("the default configuration".to_owned(), |file| file.display().to_string());
+            let name =
+                args.file.as_ref().map_or("the default configuration".to_owned(), |file| file.display().to_string());
             writeln!(out.lock(), "{name} is good; blocks would go to {}", config.storage.describe())?;
             Ok(true)
         }

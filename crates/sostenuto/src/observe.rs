@@ -80,8 +80,11 @@ pub fn storage(metrics: &Metrics, storage: &Storage) {
         "Pieces of 1 MiB of data files, by where they were found",
         "from",
         move || {
-            let places =
-                [("memory", &found.chunk_hits_memory), ("disk", &found.chunk_hits_disk), ("store", &found.chunk_misses)];
+            let places = [
+                ("memory", &found.chunk_hits_memory),
+                ("disk", &found.chunk_hits_disk),
+                ("store", &found.chunk_misses),
+            ];
             places.into_iter().map(|(place, count)| (place.to_owned(), count.get() as f64)).collect()
         },
     );

@@ -92,7 +92,10 @@ pub async fn run(config: Config) -> anyhow::Result<bool> {
         Err(error) => {
             tell(
                 &config,
-                &format!("Stopped after {took}: not all spans reached a block ({error}). The log in {} has them, and the next start replays it.", directory(&config.storage.wal_path())),
+                &format!(
+                    "Stopped after {took}: not all spans reached a block ({error}). The log in {} has them, and the next start replays it.",
+                    directory(&config.storage.wal_path())
+                ),
             );
             Ok(false)
         }
@@ -138,12 +141,24 @@ fn state(
         }),
         backend: Arc::new(move || {
             let stats = live.stats();
-            format!("blocks {place}\nlive {}, {} waiting\n", bytes(stats.live_bytes as u64), plural(stats.cuts_waiting, "cut"))
+            format!(
+                "blocks {place}\nlive {}, {} waiting\n",
+                bytes(stats.live_bytes as u64),
+                plural(stats.cuts_waiting, "cut")
+            )
         }),
         ..StatusPages::new(build)
     };
     let multitenancy = config.multitenancy_enabled;
-    ApiState { config: config.api_config(), multitenancy, engine, readiness, metrics, status, flush: Some(flush(ingester)) }
+    ApiState {
+        config: config.api_config(),
+        multitenancy,
+        engine,
+        readiness,
+        metrics,
+        status,
+        flush: Some(flush(ingester)),
+    }
 }
 
 fn flush(ingester: &Ingester) -> Flush {
@@ -250,7 +265,9 @@ fn announce(config: &Config, addresses: &Addresses, replayed: u64) {
     println!("  Blocks     {blocks}");
     match replayed {
         0 => println!("  Log        {log}"),
-        spans => println!("  Log        {log}  ({} replayed)", plural(usize::try_from(spans).unwrap_or(usize::MAX), "span")),
+        spans => {
+            println!("  Log        {log}  ({} replayed)", plural(usize::try_from(spans).unwrap_or(usize::MAX), "span"))
+        }
     }
     println!("\nTry  {}\n", suggestion(addresses));
 }

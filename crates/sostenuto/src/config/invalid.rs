@@ -48,12 +48,19 @@ impl Config {
             ("distributor.receivers.otlp.protocols.http.endpoint", protocols.http.as_ref().map(|http| &http.endpoint)),
         ] {
             let Some(endpoint) = endpoint else { continue };
-            if endpoint.rsplit_once(':').and_then(|(host, port)| (!host.is_empty()).then(|| port.parse::<u16>().ok())?).is_none() {
+            if endpoint
+                .rsplit_once(':')
+                .and_then(|(host, port)| (!host.is_empty()).then(|| port.parse::<u16>().ok())?)
+                .is_none()
+            {
                 return fail(key, format!("{endpoint:?} is not host:port"));
             }
         }
         if protocols.grpc.is_none() && protocols.http.is_none() {
-            return fail("distributor.receivers.otlp.protocols", "names neither grpc nor http; name at least one".to_owned());
+            return fail(
+                "distributor.receivers.otlp.protocols",
+                "names neither grpc nor http; name at least one".to_owned(),
+            );
         }
         for (key, size) in [
             ("overrides.defaults.ingestion.rate_limit_bytes", self.overrides.defaults.ingestion.rate_limit_bytes),
@@ -86,7 +93,10 @@ impl Config {
         }
         let search = &self.query_frontend.search;
         if search.default_result_limit == 0 || search.default_result_limit > search.max_result_limit {
-            return fail("query_frontend.search.default_result_limit", format!("must be 1 to {}", search.max_result_limit));
+            return fail(
+                "query_frontend.search.default_result_limit",
+                format!("must be 1 to {}", search.max_result_limit),
+            );
         }
         Ok(())
     }

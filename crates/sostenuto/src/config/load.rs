@@ -64,7 +64,9 @@ impl Config {
 
 /// The process environment without what is not UTF-8 (a `${NAME}` cannot name it anyway).
 pub fn environment() -> HashMap<String, String> {
-    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect()
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
 }
 
 fn explain(error: &YamlError) -> String {
@@ -87,7 +89,9 @@ fn explain(error: &YamlError) -> String {
             ty if ty.starts_with(['u', 'i']) => format!("expected a whole number that fits {ty}, without quotes"),
             ty => format!("expected a value of type {ty}"),
         },
-        YamlError::Unexpected { expected: "mapping start", .. } => "expected a section: lines of `key: value`".to_owned(),
+        YamlError::Unexpected { expected: "mapping start", .. } => {
+            "expected a section: lines of `key: value`".to_owned()
+        }
         YamlError::MultipleDocuments { .. } => "the file holds more than one YAML document".to_owned(),
         other => {
             // Positions are printed once, in front of the file's name.

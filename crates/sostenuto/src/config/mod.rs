@@ -339,7 +339,8 @@ impl Config {
     pub fn listen_on(&mut self, host: &str) {
         self.server.http_listen_address = host.to_owned();
         let protocols = &mut self.distributor.receivers.otlp.protocols;
-        let endpoints = [protocols.grpc.as_mut().map(|p| &mut p.endpoint), protocols.http.as_mut().map(|p| &mut p.endpoint)];
+        let endpoints =
+            [protocols.grpc.as_mut().map(|p| &mut p.endpoint), protocols.http.as_mut().map(|p| &mut p.endpoint)];
         for endpoint in endpoints.into_iter().flatten() {
             let port = endpoint.rsplit_once(':').map_or("", |(_, port)| port);
             *endpoint = host_and_port(host, port);

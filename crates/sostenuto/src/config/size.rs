@@ -47,7 +47,11 @@ impl fmt::Display for Size {
 
 impl Serialize for Size {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if self.0 % 1024 == 0 && self.0 > 0 { serializer.collect_str(self) } else { serializer.serialize_u64(self.0) }
+        if self.0 > 0 && self.0.is_multiple_of(1024) {
+            serializer.collect_str(self)
+        } else {
+            serializer.serialize_u64(self.0)
+        }
     }
 }
 

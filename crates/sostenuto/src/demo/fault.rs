@@ -124,7 +124,9 @@ pub fn stacktrace(language: Language, service: &str, failure: &Failure) -> Strin
         Language::NodeJs => format!(
             "{head}\n    at handle (/app/{service}/server.js:57:11)\n    at process.processTicksAndRejections (node:internal/process/task_queues:105:5)"
         ),
-        Language::DotNet => format!("{head}\n   at Shop.{service}.Handler.Handle(Request request) in /src/Handler.cs:line 64"),
+        Language::DotNet => {
+            format!("{head}\n   at Shop.{service}.Handler.Handle(Request request) in /src/Handler.cs:line 64")
+        }
         Language::Go | Language::Rust => format!("{head}\n\t{service}/handler:118\n\t{service}/server:52"),
     }
 }

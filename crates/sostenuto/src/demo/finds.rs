@@ -80,7 +80,10 @@ impl Finds {
             rows.push((format!("sostenuto trace {id}"), format!("the largest: {spans} spans")));
         }
         if let Some(id) = &self.linked {
-            rows.push((format!("sostenuto trace {id}"), "orders settled together, linked to their checkouts".to_owned()));
+            rows.push((
+                format!("sostenuto trace {id}"),
+                "orders settled together, linked to their checkouts".to_owned(),
+            ));
         }
         let mut text = format!("{}\n", style.bold("Look at"));
         for (command, shows) in rows {

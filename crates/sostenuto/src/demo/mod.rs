@@ -257,7 +257,8 @@ impl Totals {
             0 => "0 rejected".to_owned(),
             some => style.red(&format!("{} rejected", thousands(some))),
         };
-        let retries = if self.retries > 0 { format!(", {} sent again", thousands(self.retries)) } else { String::new() };
+        let retries =
+            if self.retries > 0 { format!(", {} sent again", thousands(self.retries)) } else { String::new() };
         let line = format!(
             "{:>3.0}s  {} traces  {} spans accepted, {rejected}  {} requests{retries}",
             elapsed.as_secs_f64(),

@@ -53,7 +53,12 @@ pub const OPERATIONS: &[Operation] = &[
         id: "home",
         service: "frontend",
         protocol: Http("GET", "/"),
-        steps: &[Flag("new-home-page"), Call("gateway products"), Together(&["recommend", "ads"]), Local("render", 4_000)],
+        steps: &[
+            Flag("new-home-page"),
+            Call("gateway products"),
+            Together(&["recommend", "ads"]),
+            Local("render", 4_000),
+        ],
         micros: 1_500,
     },
     Operation {
@@ -117,7 +122,10 @@ pub const OPERATIONS: &[Operation] = &[
         id: "gateway login",
         service: "gateway",
         protocol: Http("POST", "/api/session"),
-        steps: &[Sql("SELECT", "users", "id, password_hash FROM users WHERE email = $1", 1_800), Local("argon2.verify", 45_000)],
+        steps: &[
+            Sql("SELECT", "users", "id, password_hash FROM users WHERE email = $1", 1_800),
+            Local("argon2.verify", 45_000),
+        ],
         micros: 500,
     },
     Operation {
@@ -139,7 +147,10 @@ pub const OPERATIONS: &[Operation] = &[
         id: "list products",
         service: "catalog",
         protocol: Rpc("shop.Catalog", "ListProducts"),
-        steps: &[Cache("products:page"), Sql("SELECT", "products", "* FROM products WHERE category = $1 ORDER BY rank LIMIT 24", 4_500)],
+        steps: &[
+            Cache("products:page"),
+            Sql("SELECT", "products", "* FROM products WHERE category = $1 ORDER BY rank LIMIT 24", 4_500),
+        ],
         micros: 600,
     },
     Operation {
@@ -182,7 +193,10 @@ pub const OPERATIONS: &[Operation] = &[
         id: "prices",
         service: "pricing",
         protocol: Rpc("shop.Pricing", "ListPrices"),
-        steps: &[Sql("SELECT", "prices", "product_id, amount FROM prices WHERE product_id = ANY($1)", 3_200), Call("convert")],
+        steps: &[
+            Sql("SELECT", "prices", "product_id, amount FROM prices WHERE product_id = ANY($1)", 3_200),
+            Call("convert"),
+        ],
         micros: 900,
     },
     Operation {
@@ -196,7 +210,11 @@ pub const OPERATIONS: &[Operation] = &[
         id: "charge",
         service: "payment",
         protocol: Rpc("shop.Payment", "Charge"),
-        steps: &[Try("check fraud"), Charge, Sql("INSERT", "payments", "INTO payments (order_id, amount, state) VALUES ($1, $2, $3)", 2_400)],
+        steps: &[
+            Try("check fraud"),
+            Charge,
+            Sql("INSERT", "payments", "INTO payments (order_id, amount, state) VALUES ($1, $2, $3)", 2_400),
+        ],
         micros: 900,
     },
     Operation {
@@ -254,14 +272,25 @@ pub const OPERATIONS: &[Operation] = &[
         id: "sync stock",
         service: "inventory",
         protocol: Rpc("shop.Inventory", "SyncStock"),
-        steps: &[AskSuppliers, Sql("UPDATE", "stock", "stock SET quantity = s.quantity FROM supplied s WHERE stock.product_id = s.product_id", 60_000)],
+        steps: &[
+            AskSuppliers,
+            Sql(
+                "UPDATE",
+                "stock",
+                "stock SET quantity = s.quantity FROM supplied s WHERE stock.product_id = s.product_id",
+                60_000,
+            ),
+        ],
         micros: 5_000,
     },
     Operation {
         id: "ship",
         service: "shipping",
         protocol: Rpc("shop.Shipping", "CreateParcel"),
-        steps: &[Local("choose carrier", 900), Sql("INSERT", "parcels", "INTO parcels (order_id, carrier) VALUES ($1, $2)", 2_200)],
+        steps: &[
+            Local("choose carrier", 900),
+            Sql("INSERT", "parcels", "INTO parcels (order_id, carrier) VALUES ($1, $2)", 2_200),
+        ],
         micros: 600,
     },
     Operation {

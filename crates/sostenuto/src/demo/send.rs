@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use prost::Message;
 use proto::otlp::collector::trace::v1::{
     ExportTraceServiceRequest, ExportTraceServiceResponse, trace_service_client::TraceServiceClient,
 };
-use prost::Message;
 use tonic::{Code, transport::Channel};
 use tonic_types::StatusExt;
 
@@ -36,10 +36,18 @@ pub struct Delivery {
 }
 
 enum Attempt {
-    Done { rejected: u64, message: String },
+    Done {
+        rejected: u64,
+        message: String,
+    },
     /// Sending it again may help; the server may have said after how long.
-    Again { after: Option<Duration>, message: String },
-    Refused { message: String },
+    Again {
+        after: Option<Duration>,
+        message: String,
+    },
+    Refused {
+        message: String,
+    },
 }
 
 impl Sender {
@@ -164,7 +172,9 @@ async fn judge_http(response: reqwest::Response) -> Attempt {
     if status.is_success() {
         return match ExportTraceServiceResponse::decode(body) {
             Ok(response) => done(response),
-            Err(_) => Attempt::Refused { message: "the answer is not an OTLP response; is this an OTLP endpoint?".into() },
+            Err(_) => {
+                Attempt::Refused { message: "the answer is not an OTLP response; is this an OTLP endpoint?".into() }
+            }
         };
     }
     // Errors are a google.rpc.Status; what is not one is shown as text.

@@ -139,13 +139,7 @@ impl Shop {
     }
 }
 
-fn resource_attributes(
-    name: &str,
-    language: Language,
-    version: &str,
-    pod: &str,
-    random: &mut StdRng,
-) -> Vec<KeyValue> {
+fn resource_attributes(name: &str, language: Language, version: &str, pod: &str, random: &mut StdRng) -> Vec<KeyValue> {
     let (region, zone) = *ZONES.choose(random).expect("there are zones");
     let (sdk, sdk_version) = language.sdk();
     let (runtime, runtime_version) = language.runtime();

@@ -428,22 +428,30 @@ impl<'a> Recorder<'a> {
                 let start = place.now + self.around(3_000);
                 let server = self.open(instance, HTTP, Some(span), SpanKind::Server, "GET /stock", start);
                 let done = start + self.around(40_000);
-                self.close(server, done, vec![
-                    text("http.request.method", "GET"),
-                    text("http.route", "/stock"),
-                    text("url.path", "/stock"),
-                    text("url.scheme", "https"),
-                    whole("http.response.status_code", 200),
-                ]);
+                self.close(
+                    server,
+                    done,
+                    vec![
+                        text("http.request.method", "GET"),
+                        text("http.route", "/stock"),
+                        text("url.path", "/stock"),
+                        text("url.scheme", "https"),
+                        whole("http.response.status_code", 200),
+                    ],
+                );
                 end = done + self.around(3_000);
             }
-            self.close(span, end, vec![
-                text("http.request.method", "GET"),
-                whole("http.response.status_code", 200),
-                text("url.full", format!("https://{name}/stock")),
-                text("server.address", &name),
-                whole("server.port", 443),
-            ]);
+            self.close(
+                span,
+                end,
+                vec![
+                    text("http.request.method", "GET"),
+                    whole("http.response.status_code", 200),
+                    text("url.full", format!("https://{name}/stock")),
+                    text("server.address", &name),
+                    whole("server.port", 443),
+                ],
+            );
             last = last.max(end);
         }
         place.now = last;

@@ -157,7 +157,9 @@ pub fn render(report: &BlockReport, style: Style) -> String {
     text.push_str(&lines(&sheet));
 
     let mut groups = table(style);
-    groups.set_header(["ROW GROUP", "SPANS", "SIZE", "RAW", "FIRST START", "LAST START"].map(|head| Cell::new(style.bold(head))));
+    groups.set_header(
+        ["ROW GROUP", "SPANS", "SIZE", "RAW", "FIRST START", "LAST START"].map(|head| Cell::new(style.bold(head))),
+    );
     for (number, group) in report.row_groups.iter().enumerate() {
         let moment = |nanos: Option<i64>| {
             nanos.map_or(String::new(), |nanos| style.time(nanos as u64).format("%Y-%m-%d %H:%M:%S").to_string())

@@ -58,8 +58,9 @@ pub fn render(answer: &SearchAnswer, limit: u32, style: Style) -> String {
     let heads = ["TIME", "DURATION", "SPANS", "TRACE"];
     let rows: Vec<[String; 4]> =
         answer.traces.iter().zip(&starts).map(|(trace, start)| row(trace, start.format(format).to_string())).collect();
-    let taken: usize =
-        (0..heads.len()).map(|column| rows.iter().map(|row| width(&row[column])).max().unwrap_or(0).max(heads[column].len()) + GAP).sum();
+    let taken: usize = (0..heads.len())
+        .map(|column| rows.iter().map(|row| width(&row[column])).max().unwrap_or(0).max(heads[column].len()) + GAP)
+        .sum();
     let room = style.columns.saturating_sub(taken).max(ROOT_COLUMNS_MIN);
 
     let mut table = table(style);

@@ -59,7 +59,8 @@ pub fn render(answer: &SeriesAnswer, style: Style) -> String {
         answer.series.iter().take(SERIES_MAX).map(|series| row(series, common.is_some())).collect();
     let title = common.map_or("SERIES".to_owned(), plain);
     let heads = ["LAST", "MIN", "MEAN", "MAX"];
-    let numbers: usize = (0..4).map(|i| rows.iter().map(|row| row.2[i].len()).max().unwrap_or(0).max(heads[i].len()) + 2).sum();
+    let numbers: usize =
+        (0..4).map(|i| rows.iter().map(|row| row.2[i].len()).max().unwrap_or(0).max(heads[i].len()) + 2).sum();
     let names = rows.iter().map(|row| width(&row.0)).max().unwrap_or(0).max(width(&title)).min(style.columns / 2);
     let columns = style.columns.saturating_sub(names + numbers + 2).clamp(SPARK_COLUMNS_MIN, SPARK_COLUMNS_MAX);
 
@@ -163,12 +164,19 @@ fn figure(value: f64) -> String {
     if magnitude >= 1000.0 || value == value.trunc() {
         return format!("{value:.0}");
     }
-    let decimals = if magnitude >= 10.0 { 1 } else if magnitude >= 0.1 { 3 } else { 6 };
+    let decimals = if magnitude >= 10.0 {
+        1
+    } else if magnitude >= 0.1 {
+        3
+    } else {
+        6
+    };
     format!("{value:.decimals$}").trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 fn range(answer: &SeriesAnswer, style: Style) -> Option<String> {
-    let times = answer.series.iter().flat_map(|series| &series.samples).filter_map(|s| s.timestamp_ms.parse::<u64>().ok());
+    let times =
+        answer.series.iter().flat_map(|series| &series.samples).filter_map(|s| s.timestamp_ms.parse::<u64>().ok());
     let (first, last) = times.fold(None, |range: Option<(u64, u64)>, time| {
         Some(range.map_or((time, time), |(first, last)| (first.min(time), last.max(time))))
     })?;

@@ -160,7 +160,12 @@ fn header(rows: &[Row<'_>], services: &[&str], start: u64, end: u64, style: Styl
         facts.push(style.red(&format!("{} detached", plural(detached, "span"))));
     }
     let title = format!("{}  {}", plain(root.service), plain(&root.span.name));
-    format!("{}  {}\n{}\n\n", style.bold(&id), style.bold(&clip(&title, style.columns.saturating_sub(34))), facts.join("  "))
+    format!(
+        "{}  {}\n{}\n\n",
+        style.bold(&id),
+        style.bold(&clip(&title, style.columns.saturating_sub(34))),
+        facts.join("  ")
+    )
 }
 
 /// Room for the names: what they need, but at most about half of the line.
@@ -253,12 +258,8 @@ fn notes(row: &Row<'_>) -> Vec<Note> {
             .collect();
         notes.push(Note { text: plain(&format!("· {}", parts.join(", "))), bad: false });
     }
-    let elsewhere: Vec<&[u8]> = span
-        .links
-        .iter()
-        .map(|link| link.trace_id.as_slice())
-        .filter(|id| *id != span.trace_id.as_slice())
-        .collect();
+    let elsewhere: Vec<&[u8]> =
+        span.links.iter().map(|link| link.trace_id.as_slice()).filter(|id| *id != span.trace_id.as_slice()).collect();
     match elsewhere.as_slice() {
         // A link to a span of this trace: what it points at is in the picture.
         [] => {}

@@ -97,7 +97,10 @@ fn unknown_keys_are_refused_with_the_nearest_one() {
     let message = mistake("storage:\n  backend: s3\n  s3:\n    bukcet: x\n");
     assert_eq!(message, "test.yaml:4:5: unknown key `bukcet`; did you mean `bucket`?");
     let message = mistake("multi_tenancy: true\n");
-    assert!(message.contains("did you mean `multitenancy_enabled`?") || message.contains("the keys here are"), "{message}");
+    assert!(
+        message.contains("did you mean `multitenancy_enabled`?") || message.contains("the keys here are"),
+        "{message}"
+    );
     let message = mistake("log:\n  colour: yes\n");
     assert_eq!(message, "test.yaml:2:3: unknown key `colour`; the keys here are level, format");
 }

@@ -88,7 +88,17 @@ fn a_session() {
     assert_eq!(code, Some(0), "{said_by_demo}");
     assert!(said_by_demo.contains("60 traces") && said_by_demo.contains("0 rejected"), "{said_by_demo}");
     let (code, _, by_http) = said(&run(&[
-        "demo", "--protocol", "http", "--endpoint", &server.http, "--traces", "60", "--rate", "0", "--seed", "4",
+        "demo",
+        "--protocol",
+        "http",
+        "--endpoint",
+        &server.http,
+        "--traces",
+        "60",
+        "--rate",
+        "0",
+        "--seed",
+        "4",
     ]));
     assert_eq!(code, Some(0), "{by_http}");
 
@@ -128,8 +138,7 @@ fn a_session() {
     assert!(report.contains("Sidecar"), "{report}");
     let id = block.file_stem().unwrap().to_str().unwrap();
     let data = folder.path().join("data");
-    let (code, json, error) =
-        said(&run(&["block", "inspect", id, "--json", "--storage.path", data.to_str().unwrap()]));
+    let (code, json, error) = said(&run(&["block", "inspect", id, "--json", "--storage.path", data.to_str().unwrap()]));
     assert_eq!(code, Some(0), "{error}");
     let by_id: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert!(by_id["spans"].as_u64().unwrap() > 100 && by_id["sidecar"]["traces"] == 120, "{json}");
@@ -216,7 +225,10 @@ fn the_configuration_can_be_checked_and_printed() {
     let (code, out, error) = said(&run(&["check-config", "-c", file]));
     assert!(code == Some(0) && out.contains("s3://b"), "{out}{error}");
     let (code, out, _) = said(&run(&["serve", "--config.file", file, "--listen", "0.0.0.0", "--print-config"]));
-    assert!(code == Some(0) && out.contains("0.0.0.0:4317") && out.contains("<secret>") && !out.contains("canary"), "{out}");
+    assert!(
+        code == Some(0) && out.contains("0.0.0.0:4317") && out.contains("<secret>") && !out.contains("canary"),
+        "{out}"
+    );
     std::fs::write(&config, "sever: {}\n").unwrap();
     let (code, _, error) = said(&run(&["check-config", "-c", file]));
     assert!(code == Some(1) && error.contains(":1:1: unknown key `sever`; did you mean `server`?"), "{error}");

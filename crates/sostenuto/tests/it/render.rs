@@ -144,7 +144,8 @@ fn a_search() {
 #[test]
 fn a_metrics_query() {
     let samples = |from: u64| -> String {
-        let one = |i: u64| format!(r#"{{"timestampMs":"{}","value":{}}}"#, 1_700_000_000_000 + i * 15_000, (i * from) % 7);
+        let one =
+            |i: u64| format!(r#"{{"timestampMs":"{}","value":{}}}"#, 1_700_000_000_000 + i * 15_000, (i * from) % 7);
         (0..60).map(one).collect::<Vec<_>>().join(",")
     };
     let answer = format!(
