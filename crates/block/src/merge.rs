@@ -21,8 +21,8 @@ use crate::batch::SpanBatch;
 use crate::catalogue::Catalogue;
 use crate::error::BlockError;
 use crate::promotion::{AttributeColumn, Promotion, PromotionPolicy};
-use crate::whole_trace::{self, SpanRows};
 use crate::schema;
+use crate::whole_trace::{self, SpanRows};
 use attributes::Attributes;
 use order::Run;
 
@@ -79,9 +79,8 @@ pub fn window_partition(batch: &SpanBatch, window_nano: i64) -> Result<Vec<(i64,
 
 /// The schema of batches and blocks with these attribute columns.
 pub fn schema_of(promotion: &Promotion) -> SchemaRef {
-    let attributes = promotion
-        .iter()
-        .map(|(name, column)| Arc::new(Field::new(name, schema::attribute_type(column.kind), true)));
+    let attributes =
+        promotion.iter().map(|(name, column)| Arc::new(Field::new(name, schema::attribute_type(column.kind), true)));
     Arc::new(Schema::new(schema::FIXED_FIELDS.iter().cloned().chain(attributes).collect::<Vec<FieldRef>>()))
 }
 

@@ -149,8 +149,10 @@ struct CatalogueText {
 }
 
 fn encode_catalogue(catalogue: &Catalogue) -> Result<Vec<u8>, BlockError> {
-    let attributes =
-        catalogue.iter().map(|(scope, key, entry)| (scope.as_str().to_owned(), key.to_owned(), entry.clone())).collect();
+    let attributes = catalogue
+        .iter()
+        .map(|(scope, key, entry)| (scope.as_str().to_owned(), key.to_owned(), entry.clone()))
+        .collect();
     let values = catalogue.value_lists().map(|(column, values)| (column.to_owned(), values.to_vec())).collect();
     Ok(serde_json::to_vec(&CatalogueText { attributes, values })?)
 }

@@ -83,7 +83,13 @@ fn range(row_groups: &[RowGroupMetaData], column: usize) -> Option<ColumnStats> 
         }
         match &mut merged {
             None => {
-                merged = Some(ColumnStats { name: name.clone(), delta_type: delta_type.into(), null_count: nulls, min, max });
+                merged = Some(ColumnStats {
+                    name: name.clone(),
+                    delta_type: delta_type.into(),
+                    null_count: nulls,
+                    min,
+                    max,
+                });
             }
             Some(all) => {
                 all.null_count += nulls;

@@ -75,11 +75,8 @@ impl<'a> SpanRows<'a> {
             let array = records.column_by_name(name).ok_or_else(|| BlockError::column(name, "is missing"))?;
             cast(array).ok_or_else(|| BlockError::column(name, "has an unexpected type"))
         }
-        let service = schema::attribute_column(
-            model::AttributeScope::Resource,
-            SERVICE_NAME,
-            model::AttributeType::String,
-        );
+        let service =
+            schema::attribute_column(model::AttributeScope::Resource, SERVICE_NAME, model::AttributeType::String);
         Ok(Self {
             trace_ids: column(records, schema::TRACE_ID, |a| a.as_fixed_size_binary_opt())?,
             span_ids: column(records, schema::SPAN_ID, |a| a.as_fixed_size_binary_opt())?,
@@ -195,9 +192,7 @@ pub fn trace_ranges(trace_ids: &FixedSizeBinaryArray) -> impl Iterator<Item = st
 
 /// The ids as numbers. Nulls come out as whatever their slot holds.
 fn be_u64s(ids: &FixedSizeBinaryArray) -> Vec<u64> {
-    (0..ids.len())
-        .map(|row| u64::from_be_bytes(ids.value(row).try_into().expect("span ids have 8 bytes")))
-        .collect()
+    (0..ids.len()).map(|row| u64::from_be_bytes(ids.value(row).try_into().expect("span ids have 8 bytes"))).collect()
 }
 
 /// `names[root]` for every row; shares the dictionary of `names`.

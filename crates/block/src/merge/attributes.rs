@@ -103,9 +103,9 @@ impl<'a> Attributes<'a> {
                 }
             }
         }
-        let scopes = SCOPES.into_iter().map(|scope| {
-            ScopeAttributes::scan(scope, inputs, &columns.remove(&scope).unwrap_or_default(), runs)
-        });
+        let scopes = SCOPES
+            .into_iter()
+            .map(|scope| ScopeAttributes::scan(scope, inputs, &columns.remove(&scope).unwrap_or_default(), runs));
         Ok(Self { scopes: scopes.collect::<Result<_, _>>()? })
     }
 
@@ -113,9 +113,11 @@ impl<'a> Attributes<'a> {
     pub fn counts(&self) -> impl Iterator<Item = (AttributeColumn, u64)> + '_ {
         self.scopes.iter().flat_map(|scope| {
             scope.counts.iter().zip(&scope.keys.names).flat_map(move |(counts, key)| {
-                AttributeType::ALL.into_iter().zip(counts).filter(|(_, count)| **count > 0).map(move |(kind, count)| {
-                    (AttributeColumn { scope: scope.scope, key: key.clone(), kind }, *count)
-                })
+                AttributeType::ALL
+                    .into_iter()
+                    .zip(counts)
+                    .filter(|(_, count)| **count > 0)
+                    .map(move |(kind, count)| (AttributeColumn { scope: scope.scope, key: key.clone(), kind }, *count))
             })
         })
     }
@@ -178,7 +180,8 @@ impl<'a> ScopeAttributes<'a> {
             if rows > 0 {
                 let key = this.keys.number(&attribute.key) as usize;
                 this.counts[key][attribute.kind as usize] += rows;
-                this.inputs[*number].columns[key][attribute.kind as usize] = Some(Column { array, kind: attribute.kind });
+                this.inputs[*number].columns[key][attribute.kind as usize] =
+                    Some(Column { array, kind: attribute.kind });
             }
         }
         this.count_lists(runs);

@@ -16,16 +16,13 @@ use crate::schema;
 
 /// The rows of `runs` out of `sources`, one source per input. An input without the column gives nulls.
 /// All sources have type `data_type`; dictionaries hold only what their rows use, each value once.
-pub(super) fn gather(
-    sources: &[Option<ArrayRef>],
-    runs: &[Run],
-    data_type: &DataType,
-) -> Result<ArrayRef, BlockError> {
+pub(super) fn gather(sources: &[Option<ArrayRef>], runs: &[Run], data_type: &DataType) -> Result<ArrayRef, BlockError> {
     if *data_type == schema::dictionary() {
         return gather_dictionary(sources, runs);
     }
     let empty = new_empty_array(data_type).to_data();
-    let data: Vec<_> = sources.iter().map(|source| source.as_ref().map_or(empty.clone(), |array| array.to_data())).collect();
+    let data: Vec<_> =
+        sources.iter().map(|source| source.as_ref().map_or(empty.clone(), |array| array.to_data())).collect();
     let rows = runs.iter().map(|run| run.len).sum();
     let any_missing = sources.iter().any(Option::is_none);
     let mut out = MutableArrayData::new(data.iter().collect(), any_missing, rows);
@@ -92,7 +89,9 @@ impl Dictionary {
     pub fn code(&mut self, text: &str) -> Result<i32, BlockError> {
         let hash = self.hasher.hash_one(text);
         let texts = &self.texts;
-        if let Some((_, code)) = self.table.find(hash, |(other, code)| *other == hash && texts.get(*code as usize) == text.as_bytes()) {
+        if let Some((_, code)) =
+            self.table.find(hash, |(other, code)| *other == hash && texts.get(*code as usize) == text.as_bytes())
+        {
             return Ok(*code);
         }
         let code = self.texts.len() as i32;
@@ -103,7 +102,8 @@ impl Dictionary {
 
     /// The column with these codes; negative ones are null.
     pub fn finish(self, mut codes: Vec<i32>) -> Result<ArrayRef, BlockError> {
-        let nulls = codes.iter().any(|code| *code < 0).then(|| NullBuffer::from_iter(codes.iter().map(|code| *code >= 0)));
+        let nulls =
+            codes.iter().any(|code| *code < 0).then(|| NullBuffer::from_iter(codes.iter().map(|code| *code >= 0)));
         codes.iter_mut().for_each(|code| *code = (*code).max(0));
         let (offsets, bytes) = self.texts.into_buffers();
         let values = StringArray::new(offsets, bytes, None);
@@ -126,7 +126,8 @@ impl Default for Texts {
 impl Texts {
     pub fn push(&mut self, value: &[u8]) -> Result<(), BlockError> {
         self.bytes.extend_from_slice(value);
-        let end = i32::try_from(self.bytes.len()).map_err(|_| BlockError::TooLarge("over 2 GiB of text in one column".into()))?;
+        let end = i32::try_from(self.bytes.len())
+            .map_err(|_| BlockError::TooLarge("over 2 GiB of text in one column".into()))?;
         self.offsets.push(end);
         Ok(())
     }

@@ -26,8 +26,10 @@ pub(super) fn merged(batches: &[RecordBatch]) -> Result<Vec<Run>, BlockError> {
     let inputs: Vec<SpanRows<'_>> = batches.iter().map(SpanRows::of).collect::<Result<_, _>>()?;
     let id = |batch: usize, row: usize| trace_id(inputs[batch].trace_ids, row);
     let mut next = vec![0; inputs.len()];
-    let mut heap: BinaryHeap<Reverse<(TraceId, usize)>> =
-        (0..inputs.len()).filter(|batch| !inputs[*batch].trace_ids.is_empty()).map(|batch| Reverse((id(batch, 0), batch))).collect();
+    let mut heap: BinaryHeap<Reverse<(TraceId, usize)>> = (0..inputs.len())
+        .filter(|batch| !inputs[*batch].trace_ids.is_empty())
+        .map(|batch| Reverse((id(batch, 0), batch)))
+        .collect();
     let mut runs = Runs::default();
     let mut parts: Vec<Run> = Vec::new();
     while let Some(Reverse((trace, first))) = heap.pop() {

@@ -41,7 +41,9 @@ impl<'a> AttributeRows<'a> {
                 AttributeType::Double => {
                     all.typed(field.name(), |array| array.as_primitive_opt::<Float64Type>())?.map(Column::Doubles)
                 }
-                AttributeType::Boolean => all.typed(field.name(), |array| array.as_boolean_opt())?.map(Column::Booleans),
+                AttributeType::Boolean => {
+                    all.typed(field.name(), |array| array.as_boolean_opt())?.map(Column::Booleans)
+                }
             };
             columns.extend(column.map(|column| (attribute.key, column)));
         }

@@ -75,7 +75,11 @@ impl Links {
         let link = |item: usize| Link {
             trace_id: self.trace_ids.value(item).to_vec(),
             span_id: self.span_ids.value(item).to_vec(),
-            trace_state: self.trace_states.is_valid(item).then(|| self.trace_states.value(item).to_owned()).unwrap_or_default(),
+            trace_state: self
+                .trace_states
+                .is_valid(item)
+                .then(|| self.trace_states.value(item).to_owned())
+                .unwrap_or_default(),
             flags: unsigned(&self.flags, item),
             attributes: list_at(&self.attributes, item),
             dropped_attributes_count: unsigned(&self.dropped, item),

@@ -44,7 +44,11 @@ pub(super) fn properties(first: &RecordBatch, options: &WriterOptions) -> Result
     let mut sorting = Vec::new();
     for name in [schema::TRACE_ID, schema::START_TIME, schema::SPAN_ID] {
         let leaf = file_schema.columns().iter().position(|leaf| leaf.path().string() == name);
-        sorting.extend(leaf.map(|leaf| SortingColumn { column_idx: leaf as i32, descending: false, nulls_first: false }));
+        sorting.extend(leaf.map(|leaf| SortingColumn {
+            column_idx: leaf as i32,
+            descending: false,
+            nulls_first: false,
+        }));
     }
     for leaf in file_schema.columns() {
         let layout = layout(leaf, first);
@@ -81,7 +85,9 @@ fn layout(leaf: &ColumnDescriptor, first: &RecordBatch) -> Layout {
         _ => {
             let mut layout = by_type(leaf.physical_type(), Chunk);
             let numeric = leaf.physical_type() != Type::BYTE_ARRAY;
-            if numeric && (AttributeColumn::parse(name).is_some() || [schema::KIND, schema::STATUS_CODE].contains(&name)) {
+            if numeric
+                && (AttributeColumn::parse(name).is_some() || [schema::KIND, schema::STATUS_CODE].contains(&name))
+            {
                 layout.statistics = Page;
             }
             layout.dictionary &= repeats(first, name);

@@ -19,13 +19,13 @@ use model::{AttributeScope, AttributeType, TraceId};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::Encoding;
 use proptest::prelude::*;
+use prost::Message;
 use proto::otlp::{
     collector::trace::v1::ExportTraceServiceRequest,
     common::v1::KeyValue,
     resource::v1::Resource,
     trace::v1::{ResourceSpans, ScopeSpans, Span, TracesData},
 };
-use prost::Message;
 use ulid::Ulid;
 
 use crate::build::{build, check_invariants, expected, requests, rows_in, text, unlimited};
@@ -227,14 +227,18 @@ fn traffic(traces: u64, spans: u64) -> Vec<u8> {
                 kind: 2,
                 start_time_unix_nano: 1_700_000_000_000_000_000 + trace * 1000 + span,
                 end_time_unix_nano: 1_700_000_000_000_000_000 + trace * 1000 + span + 500,
-                attributes: vec![value("route", &format!("/r/{}", id % 50)), value("user.id", &format!("user-{id}-{trace}"))],
+                attributes: vec![
+                    value("route", &format!("/r/{}", id % 50)),
+                    value("user.id", &format!("user-{id}-{trace}")),
+                ],
                 ..Default::default()
             });
         }
     }
     let resource = Some(Resource { attributes: vec![value("service.name", "shop")], ..Default::default() });
     let scope_spans = vec![ScopeSpans { spans: all, ..Default::default() }];
-    ExportTraceServiceRequest { resource_spans: vec![ResourceSpans { resource, scope_spans, ..Default::default() }] }.encode_to_vec()
+    ExportTraceServiceRequest { resource_spans: vec![ResourceSpans { resource, scope_spans, ..Default::default() }] }
+        .encode_to_vec()
 }
 
 #[test]
@@ -248,17 +252,20 @@ fn nothing_merges_to_nothing() {
 
 #[test]
 fn attributes_frequent_in_all_batches_together_get_a_column() {
-    let batches: Vec<SpanBatch> = (0..4).map(|n| {
-        let spans = (1..=2u8).map(|id| Span {
-            trace_id: vec![n + 1; 16],
-            span_id: vec![id; 8],
-            attributes: vec![KeyValue { key: "rare.here".into(), value: text("v") }],
-            ..Default::default()
-        });
-        let scope_spans = vec![ScopeSpans { spans: spans.collect(), ..Default::default() }];
-        let request = ExportTraceServiceRequest { resource_spans: vec![ResourceSpans { scope_spans, ..Default::default() }] };
-        batch_of(&[request.encode_to_vec()])
-    }).collect();
+    let batches: Vec<SpanBatch> = (0..4)
+        .map(|n| {
+            let spans = (1..=2u8).map(|id| Span {
+                trace_id: vec![n + 1; 16],
+                span_id: vec![id; 8],
+                attributes: vec![KeyValue { key: "rare.here".into(), value: text("v") }],
+                ..Default::default()
+            });
+            let scope_spans = vec![ScopeSpans { spans: spans.collect(), ..Default::default() }];
+            let request =
+                ExportTraceServiceRequest { resource_spans: vec![ResourceSpans { scope_spans, ..Default::default() }] };
+            batch_of(&[request.encode_to_vec()])
+        })
+        .collect();
     assert!(batches.iter().all(|batch| batch.records.column_by_name("span.rare.here").is_none()));
     let merged = merge(&batches, &PromotionPolicy::default()).unwrap();
     assert_eq!(merged.records.column_by_name("span.rare.here").unwrap().null_count(), 0);
@@ -311,7 +318,8 @@ fn columns_are_encoded_and_indexed_as_documented() {
         assert!(encodings.contains(&encoding), "{name} {encodings:?}");
         assert_eq!(column.dictionary_page_offset().is_some(), dictionary, "{name}");
         assert_eq!(column.statistics().is_some(), statistics, "{name}");
-        let indexed = !matches!(column_index[0][at], parquet::file::page_index::column_index::ColumnIndexMetaData::NONE);
+        let indexed =
+            !matches!(column_index[0][at], parquet::file::page_index::column_index::ColumnIndexMetaData::NONE);
         assert_eq!(indexed, page_statistics, "{name}");
     };
     check(schema::TRACE_ID, Encoding::PLAIN, false, true, true);
@@ -326,7 +334,10 @@ fn columns_are_encoded_and_indexed_as_documented() {
     check("span.user.id", Encoding::DELTA_LENGTH_BYTE_ARRAY, false, true, false);
     assert_eq!(group.sorting_columns().map(Vec::len), Some(3));
     assert!(footer.offset_index().unwrap()[0][0].page_locations().len() > 1);
-    assert!(group.columns().iter().all(|column| !column.column_path().string().starts_with("links")), "empty columns stay out");
+    assert!(
+        group.columns().iter().all(|column| !column.column_path().string().starts_with("links")),
+        "empty columns stay out"
+    );
 }
 
 #[test]
@@ -348,7 +359,10 @@ fn the_sidecar_tells_what_the_block_holds() {
     assert_eq!(sidecar.catalogue.values(schema::NAME).map(<[_]>::len), Some(5));
     assert_eq!(sidecar.catalogue.values("span.route").map(<[_]>::len), Some(50));
     assert_eq!(sidecar.catalogue.values("span.user.id"), None, "too many to list");
-    assert_eq!(sidecar.catalogue.get(AttributeScope::Span, "user.id").unwrap().promoted, [(AttributeType::String as u8, 3000)]);
+    assert_eq!(
+        sidecar.catalogue.get(AttributeScope::Span, "user.id").unwrap().promoted,
+        [(AttributeType::String as u8, 3000)]
+    );
 
     for (number, chunk) in block.data.chunks(CHUNK_BYTES).enumerate() {
         assert!(sidecar.chunk_is_intact(number, chunk));
@@ -427,13 +441,16 @@ fn a_writer_refuses_what_would_break_the_block() {
     // A column the block does not have: refused with values, left out without.
     let routes = AttributeColumn { scope: AttributeScope::Span, key: "route".into(), kind: AttributeType::String };
     let wider = merge_as(std::slice::from_ref(&batch), &Promotion::new([routes])).unwrap();
-    let mut narrow = BlockWriter::new(Ulid::from_parts(1, 2), schema_of(&Promotion::default()), WriterOptions::default());
+    let mut narrow =
+        BlockWriter::new(Ulid::from_parts(1, 2), schema_of(&Promotion::default()), WriterOptions::default());
     assert!(matches!(narrow.write(&wider.records), Err(BlockError::Column { .. })));
     let empty = wider.records.columns().iter().zip(wider.records.schema_ref().fields());
-    let empty: Vec<ArrayRef> = empty.map(|(array, field)| match field.name().as_str() {
-        "span.route" => new_null_array(field.data_type(), array.len()),
-        _ => array.clone(),
-    }).collect();
+    let empty: Vec<ArrayRef> = empty
+        .map(|(array, field)| match field.name().as_str() {
+            "span.route" => new_null_array(field.data_type(), array.len()),
+            _ => array.clone(),
+        })
+        .collect();
     narrow.write(&RecordBatch::try_new(wider.records.schema(), empty).unwrap()).unwrap();
     assert_eq!(narrow.finish().unwrap().stats.rows, 6);
 }
