@@ -35,6 +35,9 @@ impl<'a> Value<'a> {
     /// Reads one level of an `AnyValue`.
     #[inline]
     pub(super) fn read(message: &'a [u8]) -> Result<Self, WireError> {
+        if let Some(value) = plain_value(message) {
+            return Ok(value);
+        }
         let mut value = Self::Empty;
         let mut reader = Reader::new(message);
         while let Some(field) = reader.field()? {
@@ -63,8 +66,46 @@ impl<'a> Attribute<'a> {
     }
 }
 
+/// Shortcut for a `KeyValue` as senders write nearly all of them: the key, then the value, each under 128 bytes.
+/// `None` for any other, which may still be right.
+#[inline(always)]
+fn plain_key_value(key_value: &[u8]) -> Option<(&[u8], &[u8])> {
+    let [0x0a, key_length @ ..0x80, rest @ ..] = key_value else { return None };
+    let (key, rest) = rest.split_at_checked(usize::from(*key_length))?;
+    let [0x12, raw_length @ ..0x80, raw @ ..] = rest else { return None };
+    (raw.len() == usize::from(*raw_length)).then_some((key, raw))
+}
+
+/// Shortcut for an `AnyValue` of one field: a string under 128 bytes, a boolean, an integer of up to 14 bits, a double.
+/// `None` for any other, which may still be right.
+#[inline(always)]
+fn plain_value(any_value: &[u8]) -> Option<Value<'_>> {
+    match any_value {
+        [0x0a, length @ ..0x80, bytes @ ..] if bytes.len() == usize::from(*length) => Some(Value::String(text(bytes))),
+        [0x10, bits @ ..0x80] => Some(Value::Bool(*bits != 0)),
+        [0x18, bits @ ..0x80] => Some(Value::Int(i64::from(*bits))),
+        [0x18, low @ 0x80..=0xff, high @ 0..0x80] => Some(Value::Int(i64::from(*low & 0x7f) | i64::from(*high) << 7)),
+        [0x21, bits @ ..] => Some(Value::Double(f64::from_le_bytes(bits.try_into().ok()?))),
+        _ => None,
+    }
+}
+
+/// Whether [`plain_value`] reads it, without reading it.
+#[inline(always)]
+fn is_plain_value(any_value: &[u8]) -> bool {
+    match any_value {
+        [0x0a, length @ ..0x80, bytes @ ..] => bytes.len() == usize::from(*length),
+        [0x10 | 0x18, 0..0x80] | [0x18, 0x80..=0xff, 0..0x80] => true,
+        [0x21, bits @ ..] => bits.len() == 8,
+        _ => false,
+    }
+}
+
 #[inline]
 fn key_and_raw(key_value: &[u8]) -> Result<(&[u8], &[u8]), WireError> {
+    if let Some(plain) = plain_key_value(key_value) {
+        return Ok(plain);
+    }
     let (mut key, mut raw): (&[u8], &[u8]) = (&[], &[]);
     let mut reader = Reader::new(key_value);
     while let Some(field) = reader.field()? {
@@ -94,6 +135,9 @@ impl From<WireError> for ValueFault {
 /// Checks a `KeyValue` with everything in it.
 #[inline]
 pub(super) fn check_key_value(message: &[u8]) -> Result<(), ValueFault> {
+    if plain_key_value(message).is_some_and(|(_, raw)| is_plain_value(raw)) {
+        return Ok(());
+    }
     check_key_value_within(message, ATTRIBUTE_DEPTH_MAX)
 }
 
