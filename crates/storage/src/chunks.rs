@@ -178,7 +178,7 @@ impl ChunkCache {
                 }
             }
         }
-        let flights = inner.board(file, &missing);
+        let flights = inner.board(file, &missing, &mut found);
         let runs = join_all(flights.iter().map(|(_, flight, _)| flight.clone())).await;
         for ((chunk, _, position), run) in flights.iter().zip(runs) {
             found.insert(*chunk, run[*position].clone()?);
@@ -278,14 +278,24 @@ impl Inner {
     }
 
     /// For each missing chunk the flight that brings it and its place there; starts the flights that are
-    /// not under way.
-    fn board(self: &Arc<Self>, file: &Arc<DataFile>, missing: &BTreeSet<u32>) -> Vec<(u32, Flight, usize)> {
+    /// not under way. A chunk that landed since it was missed goes to `found`.
+    fn board(
+        self: &Arc<Self>,
+        file: &Arc<DataFile>,
+        missing: &BTreeSet<u32>,
+        found: &mut BTreeMap<u32, Bytes>,
+    ) -> Vec<(u32, Flight, usize)> {
         let mut boarded = Vec::with_capacity(missing.len());
         let mut flights = self.flights.lock();
         let mut run: Vec<u32> = Vec::new();
         for chunk in missing.iter().copied() {
             if let Some((flight, position)) = flights.get(&file.chunk_key(chunk)) {
                 boarded.push((chunk, flight.clone(), *position));
+                continue;
+            }
+            // A flight leaves its chunks in the cache before it goes.
+            if let Some(entry) = self.cache.memory().get(&file.chunk_key(chunk)) {
+                found.insert(chunk, entry.value().clone());
                 continue;
             }
             if run.last().is_some_and(|last| last + 1 != chunk) || run.len() == RUN_CHUNKS_MAX {

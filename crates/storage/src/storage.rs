@@ -51,8 +51,13 @@ impl Storage {
     pub async fn open(config: &StorageConfig) -> Result<Self> {
         let store = store::build(config)?;
         let storage = Self::with_store(store, config).await?;
-        store::probe(&*storage.store, &storage.keys).await?;
+        storage.probe().await?;
         Ok(storage)
+    }
+
+    /// What [`Self::open`] proves: create-once holds, and the bucket can be written, read and listed.
+    pub async fn probe(&self) -> Result<()> {
+        store::probe(&*self.store, &self.keys).await
     }
 
     /// Over a store that the caller made: in memory, or wrapped, for tests. Makes no request.

@@ -163,7 +163,8 @@ impl Table {
             if attempt > 0 {
                 pause(attempt).await;
             }
-            let snapshot = self.refresh().await?;
+            // If the create succeeds, what we knew was the newest version: no need to ask before.
+            let snapshot = if attempt == 0 { self.snapshot() } else { self.refresh().await? };
             let state = &snapshot.state;
             if state.recent.contains(&id) {
                 return Ok(Committed { snapshot, outcome: Outcome::Applied });
@@ -173,7 +174,10 @@ impl Table {
             {
                 return Ok(Committed { snapshot, outcome: Outcome::AlreadyCommitted });
             }
-            let actions = self.actions(state, &commit, &id)?;
+            let actions = match self.actions(state, &commit, &id) {
+                Err(StorageError::Conflict { .. }) if attempt == 0 => continue,
+                actions => actions?,
+            };
             let version = state.version + 1;
             match self.log.create(version, action::encode(&actions).into()).await? {
                 Attempt::Ours => {
