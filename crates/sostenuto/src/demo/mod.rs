@@ -23,7 +23,7 @@ use proto::otlp::{
     common::v1::InstrumentationScope,
     trace::v1::{ResourceSpans, ScopeSpans},
 };
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 use crate::show::{Style, thousands};
 use customers::Customers;
@@ -56,9 +56,9 @@ pub struct DemoArgs {
     /// Stop after this many traces
     #[arg(long)]
     pub traces: Option<u64>,
-    /// The same seed makes the same traces
-    #[arg(long, default_value_t = 1)]
-    pub seed: u64,
+    /// The same seed makes the same traces, ids included; without one each run makes its own
+    #[arg(long)]
+    pub seed: Option<u64>,
     /// How many services the shop has
     #[arg(long, default_value_t = SERVICES_MIN, value_parser = services)]
     pub services: usize,
@@ -88,13 +88,15 @@ pub async fn run(args: &DemoArgs, mut progress: impl Write, style: Style) -> any
         Protocol::Grpc => Sender::grpc(endpoint).await?,
         Protocol::Http => Sender::http(endpoint).await?,
     };
-    let mut customers = Customers::new(args.services, args.seed);
+    let seed = args.seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
+    let mut customers = Customers::new(args.services, seed);
     let mut fleet = Fleet { sender, waiting: HashMap::new(), under_way: JoinSet::new(), totals: Totals::default() };
     let mut finds = Finds::default();
-    writeln!(progress, "Sending the traffic of a shop of {} services to {endpoint}", customers.shop().services.len())?;
+    let services = customers.shop().services.len();
+    writeln!(progress, "Sending the traffic of a shop of {services} services to {endpoint} (seed {seed})")?;
 
     let began = Instant::now();
-    let (mut made, mut flushed) = (0u64, began);
+    let (mut made, mut flushed, mut shown) = (0u64, began, began);
     let mut stop = std::pin::pin!(tokio::signal::ctrl_c());
     let mut tick = tokio::time::interval(Duration::from_millis(20));
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -118,10 +120,13 @@ pub async fn run(args: &DemoArgs, mut progress: impl Write, style: Style) -> any
         if over || flushed.elapsed() >= FLUSH_INTERVAL {
             fleet.flush(&customers).await;
             flushed = Instant::now();
-            fleet.totals.show(&mut progress, style, made, elapsed)?;
         }
         if over {
             break;
+        }
+        if flushed > shown {
+            shown = flushed;
+            fleet.totals.show(&mut progress, style, made, elapsed)?;
         }
         if args.rate == 0.0 {
             // Still hear a signal.
@@ -179,6 +184,9 @@ impl Fleet {
         for instance in instances {
             self.send(instance, customers).await;
         }
+        while let Some(done) = self.under_way.try_join_next() {
+            self.count(done);
+        }
     }
 
     async fn send(&mut self, instance: usize, customers: &Customers) {
@@ -193,10 +201,15 @@ impl Fleet {
     }
 
     async fn settle_one(&mut self) {
-        match self.under_way.join_next().await {
-            Some(Ok(delivery)) => self.totals.add(delivery),
-            Some(Err(error)) => std::panic::resume_unwind(error.into_panic()),
-            None => {}
+        if let Some(done) = self.under_way.join_next().await {
+            self.count(done);
+        }
+    }
+
+    fn count(&mut self, done: Result<Delivery, JoinError>) {
+        match done {
+            Ok(delivery) => self.totals.add(delivery),
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
     }
 

@@ -152,8 +152,11 @@ fn sparkline(values: &[f64], highest: f64, columns: usize) -> String {
                 return ' ';
             }
             let mean = known.iter().sum::<f64>() / known.len() as f64;
-            let share = if highest > 0.0 { (mean / highest).clamp(0.0, 1.0) } else { 0.0 };
-            LEVELS[(share * 7.0).round() as usize]
+            // The lowest line is for nothing at all.
+            match mean > 0.0 {
+                true => LEVELS[((mean / highest * 7.0).round() as usize).clamp(1, 7)],
+                false => LEVELS[0],
+            }
         })
         .collect()
 }
