@@ -9,7 +9,7 @@ use std::{
 
 const PORTS_CHOSEN_BY_THE_SYSTEM: &str = "server: {http_listen_port: 0}\n\
     distributor:\n  receivers:\n    otlp:\n      protocols:\n        grpc: {endpoint: '127.0.0.1:0'}\n        \
-    http: {endpoint: '127.0.0.1:0'}\nlog: {level: warn}\n";
+    http: {endpoint: '127.0.0.1:0'}\ningester: {max_block_duration: 1h}\nlog: {level: warn}\n";
 
 fn program(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sostenuto"));
