@@ -13,7 +13,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, new_null_array};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, FieldRef, Int32Type, Int64Type, Schema, SchemaRef};
 
@@ -139,6 +139,12 @@ fn known(records: &RecordBatch) -> Result<RecordBatch, BlockError> {
         };
         columns.push(as_type(array, &data_type)?);
         fields.push(Field::new(field.name(), data_type.into_owned(), nullable));
+    }
+    // A block of roots alone has no such column.
+    if records.column_by_name(schema::PARENT_SPAN_ID).is_none() {
+        let data_type = DataType::FixedSizeBinary(8);
+        columns.push(new_null_array(&data_type, records.num_rows()));
+        fields.push(Field::new(schema::PARENT_SPAN_ID, data_type, true));
     }
     Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
 }

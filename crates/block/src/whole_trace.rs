@@ -1,15 +1,15 @@
 //! Columns that say something of a whole trace, repeated on each of its rows, and a span's place in its trace.
 //!
-//! Computed over the rows at hand, which must be sorted by (trace id, start, span id, kind). Rules:
-//! the root is the earliest span without a parent id (ties by span id); without one the names are null.
-//! Nested-set numbers run depth first from 1 over all roots, children in (start, span id) order;
+//! Computed over the rows at hand, which must be sorted by trace id, the spans of a trace in the order in which
+//! they were received. Rules: of several spans without a parent id the last received is the root; without one the
+//! names are null. Nested-set numbers run depth first from 1 over all roots, roots and children as received;
 //! `nested_parent` is the parent's left number, -1 for a root, 0 where the parent is not among the rows.
 //! Spans whose place is unknown (parent absent, cycle, and what hangs below) have zeros. If more than two
 //! spans share an id, or two that are not the client and server side of one call, the whole trace has zeros.
 
 mod structure;
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use arrow::array::{
     Array, ArrayRef, AsArray, DictionaryArray, FixedSizeBinaryArray, Int32Array, Int64Array, ListArray, RecordBatch,
@@ -64,6 +64,38 @@ pub const COLUMNS: [&str; 8] = [
 
 const SERVICE_NAME: &str = "service.name";
 
+/// The spans of one trace that were met, by start, span id and kind: tells re-deliveries.
+#[derive(Default)]
+pub struct Seen {
+    few: Vec<(i64, [u8; 8], u8)>,
+    many: HashSet<(i64, [u8; 8], u8)>,
+}
+
+impl Seen {
+    /// Up to this many are compared one by one, which is faster than hashing.
+    const FEW: usize = 24;
+
+    pub fn next_trace(&mut self) {
+        self.few.clear();
+        self.many.clear();
+    }
+
+    /// Whether the span is met for the first time.
+    pub fn first(&mut self, span: (i64, [u8; 8], u8)) -> bool {
+        if self.many.is_empty() {
+            if self.few.contains(&span) {
+                return false;
+            }
+            if self.few.len() < Self::FEW {
+                self.few.push(span);
+                return true;
+            }
+            self.many.extend(self.few.drain(..));
+        }
+        self.many.insert(span)
+    }
+}
+
 impl<'a> SpanRows<'a> {
     /// Finds the columns by name.
     pub fn of(records: &'a RecordBatch) -> Result<Self, BlockError> {
@@ -101,7 +133,7 @@ impl<'a> SpanRows<'a> {
     }
 }
 
-/// Computes the columns for rows sorted by (trace id, start, span id, kind).
+/// Computes the columns for rows sorted by trace id, the spans of a trace as received.
 pub fn compute(rows: &SpanRows<'_>) -> WholeTrace {
     let count = rows.len();
     let ids = be_u64s(rows.span_ids);
@@ -132,11 +164,11 @@ pub fn compute(rows: &SpanRows<'_>) -> WholeTrace {
                 child_count: &mut child_count[trace.clone()],
             },
         );
-        let start = starts[trace.start];
+        let start = trace.clone().map(|row| starts[row]).min().unwrap_or_default();
         let end = trace.clone().map(|row| starts[row].saturating_add(durations[row])).max().unwrap_or(start);
         trace_starts[trace.clone()].fill(start);
         trace_durations[trace.clone()].fill(end.saturating_sub(start));
-        let root = trace.clone().find(|row| parents[*row] == NO_PARENT).map(|row| row as u32);
+        let root = trace.clone().rfind(|row| parents[*row] == NO_PARENT).map(|row| row as u32);
         root_rows[trace].fill(root);
     }
 

@@ -1,7 +1,7 @@
 //! One tenant's live spans of one generation: a batch under construction and finished ones, the runs.
 //!
 //! A run is sealed when the batch is full or when somebody wants to read. Many small runs would make queries slow, so
-//! runs of like size are merged, eight at a time: there are never many more runs than full ones plus seven per size.
+//! neighbouring runs of like size are merged, eight at a time.
 
 use std::sync::{
     Arc,
@@ -102,9 +102,10 @@ impl Runs {
             return None;
         }
         let size = |run: &Run| run.batch.rows().max(1).ilog(MERGE_RUNS);
-        let small = || self.sealed.iter().filter(|run| run.batch.rows() * 2 <= RUN_ROWS_MAX);
-        let crowded = small().map(size).find(|s| small().filter(|run| size(run) == *s).count() >= MERGE_RUNS)?;
-        let chosen = small().filter(|run| size(run) == crowded).take(MERGE_RUNS).cloned().collect();
+        let small = |run: &Run| run.batch.rows() * 2 <= RUN_ROWS_MAX;
+        // Neighbours only, so that the spans of a trace stay in the order in which they came.
+        let alike = self.sealed.chunk_by(|a, b| small(a) && small(b) && size(a) == size(b));
+        let chosen = alike.filter(|runs| runs.len() >= MERGE_RUNS).map(|runs| runs[..MERGE_RUNS].to_vec()).next()?;
         self.merging = true;
         Some(chosen)
     }
@@ -112,10 +113,11 @@ impl Runs {
     fn finish_merge(&mut self, merged: Vec<Run>, batch: Option<SpanBatch>) {
         self.merging = false;
         let Some(batch) = batch.filter(|_| !self.released) else { return };
-        let numbers: Vec<u64> = merged.iter().map(|run| run.number).collect();
-        self.sealed.retain(|run| !numbers.contains(&run.number));
+        // In the place of the first: nothing was put between them meanwhile.
+        let Some(place) = self.sealed.iter().position(|run| run.number == merged[0].number) else { return };
         let bytes = batch.records.get_array_memory_size();
-        self.sealed.push(Run { number: self.next_number, bytes, batch });
+        let run = Run { number: self.next_number, bytes, batch };
+        self.sealed.splice(place..place + merged.len(), [run]);
         self.next_number += 1;
         self.account();
     }

@@ -63,8 +63,9 @@ impl Engine {
         let known = Arc::clone(self.0.tenants.lock().entry(tenant.clone()).or_default());
         let mut all = self.blocks_and_transactions(tenant, &known, &live).await?;
         let batches = all.live.iter().flat_map(|generation| &generation.batches);
-        let mut sources = known.live.of(batches);
-        sources.append(&mut all.blocks);
+        // In the order in which spans were received: merged rows of a trace keep it.
+        let mut sources = std::mem::take(&mut all.blocks);
+        sources.extend(known.live.of(batches));
         let split = known.shared.split(&sources).await?;
         Ok(Sources { all: sources, split: Arc::new(split) })
     }
@@ -84,7 +85,9 @@ impl Engine {
         };
         let live = live.iter().filter(|generation| !committed(generation)).cloned().collect();
         let remembered = known.blocks.lock().clone();
-        let blocks: Vec<Arc<Source>> = stream::iter(snapshot.blocks.iter().cloned())
+        let mut entries = snapshot.blocks.clone();
+        entries.sort_by_key(|entry| entry.id);
+        let blocks: Vec<Arc<Source>> = stream::iter(entries.iter().cloned())
             .map(|entry| {
                 let remembered = remembered.get(&entry.id).cloned();
                 async move {
@@ -99,7 +102,7 @@ impl Engine {
             .buffered(BLOCKS_OPENING_MAX)
             .try_collect()
             .await?;
-        let ids = snapshot.blocks.iter().map(|entry| entry.id);
+        let ids = entries.iter().map(|entry| entry.id);
         *known.blocks.lock() = ids.zip(blocks.iter().cloned()).collect();
         Ok(Found { blocks, live })
     }

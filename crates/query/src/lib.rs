@@ -18,6 +18,7 @@ mod request;
 mod rowexpr;
 mod scan;
 mod search;
+mod shared_ids;
 mod source;
 mod spansets;
 mod structure;

@@ -1,6 +1,11 @@
 //! The names a search query mentions: what its result shows of each span.
 
-use traceql::ast::{Attribute, AttributeName, FieldExpr, Intrinsic, Pipeline, ScalarExpr, SpansetExpr, Stage};
+use traceql::ast::{Attribute, AttributeName, ComparisonOp, FieldExpr, Intrinsic, Pipeline, ScalarExpr, SpansetExpr, Stage};
+
+use crate::{
+    rowexpr::pattern_test,
+    value::{Test, Value},
+};
 
 /// Each name once, in the order of the text.
 pub fn names(pipeline: &Pipeline) -> Vec<Attribute> {
@@ -97,5 +102,47 @@ pub fn in_field(expr: &FieldExpr, found: &mut Vec<Attribute>) {
 fn add(name: &Attribute, found: &mut Vec<Attribute>) {
     if !found.contains(name) {
         found.push(name.clone());
+    }
+}
+
+/// The comparisons of `name` with literals anywhere in a pipeline's filters.
+pub fn tests_of(pipeline: &Pipeline, name: &Attribute) -> Vec<Test> {
+    let mut tests = vec![];
+    for stage in &pipeline.stages {
+        if let Stage::Spansets(expr) = stage {
+            tests_in_spansets(expr, name, &mut tests);
+        }
+    }
+    tests
+}
+
+fn tests_in_spansets(expr: &SpansetExpr, name: &Attribute, tests: &mut Vec<Test>) {
+    match expr {
+        SpansetExpr::Filter(condition) => tests_in_field(condition, name, tests),
+        SpansetExpr::Binary { left, right, .. } => {
+            tests_in_spansets(left, name, tests);
+            tests_in_spansets(right, name, tests);
+        }
+        SpansetExpr::Pipeline(pipeline) => tests.extend(tests_of(pipeline, name)),
+    }
+}
+
+fn tests_in_field(expr: &FieldExpr, name: &Attribute, tests: &mut Vec<Test>) {
+    match expr {
+        FieldExpr::And(left, right) | FieldExpr::Or(left, right) => {
+            tests_in_field(left, name, tests);
+            tests_in_field(right, name, tests);
+        }
+        FieldExpr::Compare { op, left, right, .. } => {
+            if let (FieldExpr::Attribute(compared), FieldExpr::Static(literal, _)) = (&**left, &**right) {
+                if compared == name {
+                    tests.extend(match op {
+                        ComparisonOp::Match | ComparisonOp::NotMatch => pattern_test(*op, right).ok(),
+                        _ => Value::of_static(literal).map(|literal| Test { op: *op, literal, pattern: None }),
+                    });
+                }
+            }
+        }
+        _ => {}
     }
 }

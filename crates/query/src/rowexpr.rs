@@ -2,7 +2,7 @@
 //! `by(...)`, aggregates and arithmetic.
 
 use arrow::array::RecordBatch;
-use traceql::ast::{Attribute, ComparisonOp, FieldExpr};
+use traceql::ast::{Attribute, AttributeName, ComparisonOp, FieldExpr, Intrinsic, Static};
 
 use crate::{
     layout::{Layout, Places},
@@ -62,6 +62,13 @@ fn bind(expr: &FieldExpr, layout: &Layout, places: &mut Vec<Places>) -> Result<N
         FieldExpr::Compare { op: op @ (ComparisonOp::Match | ComparisonOp::NotMatch), left, right, .. } => {
             Node::Test(sub(left)?, pattern_test(*op, right)?)
         }
+        FieldExpr::Compare { op: op @ (ComparisonOp::Equal | ComparisonOp::NotEqual), left, right, .. } => {
+            let left_node = if is_trace_id(right) { trace_id_literal(left) } else { None };
+            let right_node = if is_trace_id(left) { trace_id_literal(right) } else { None };
+            let left = match left_node { Some(node) => Box::new(node), None => sub(left)? };
+            let right = match right_node { Some(node) => Box::new(node), None => sub(right)? };
+            Node::Compare(*op, left, right)
+        }
         FieldExpr::Compare { op, left, right, .. } => Node::Compare(*op, sub(left)?, sub(right)?),
         FieldExpr::Arithmetic { op, left, right, .. } => Node::Arithmetic(*op, sub(left)?, sub(right)?),
         FieldExpr::And(left, right) => Node::And(sub(left)?, sub(right)?),
@@ -71,9 +78,29 @@ fn bind(expr: &FieldExpr, layout: &Layout, places: &mut Vec<Places>) -> Result<N
         FieldExpr::Negate(operand) => Node::Negate(sub(operand)?),
         FieldExpr::Exists { exists, operand, .. } => Node::Exists(*exists, sub(operand)?),
         FieldExpr::In { negated, operand, values, .. } => {
-            Node::In(*negated, sub(operand)?, values.iter().filter_map(Value::of_static).collect())
+            let values = values.iter().filter_map(|literal| match literal {
+                Static::String(text) if is_trace_id(operand) => Some(Value::String(short_trace_id(text))),
+                literal => Value::of_static(literal),
+            });
+            Node::In(*negated, sub(operand)?, values.collect())
         }
     })
+}
+
+fn is_trace_id(expr: &FieldExpr) -> bool {
+    matches!(expr, FieldExpr::Attribute(name) if name.name == AttributeName::Intrinsic(Intrinsic::TraceId))
+}
+
+/// Trace ids are equal whether or not their leading zeros are written.
+fn trace_id_literal(expr: &FieldExpr) -> Option<Node> {
+    match expr {
+        FieldExpr::Static(Static::String(text), _) => Some(Node::Literal(Some(Value::String(short_trace_id(text))))),
+        _ => None,
+    }
+}
+
+fn short_trace_id(text: &str) -> String {
+    text.trim_start_matches('0').to_owned()
 }
 
 fn bind_name(attribute: &Attribute, layout: &Layout, places: &mut Vec<Places>) -> Result<Node, QueryError> {
@@ -87,7 +114,7 @@ fn bind_name(attribute: &Attribute, layout: &Layout, places: &mut Vec<Places>) -
 
 /// The test that a comparison with a pattern stands for.
 pub fn pattern_test(op: ComparisonOp, right: &FieldExpr) -> Result<Test, QueryError> {
-    let FieldExpr::Static(traceql::ast::Static::String(text), _) = right else {
+    let FieldExpr::Static(Static::String(text), _) = right else {
         return Err(QueryError::invalid("the right side of =~ and !~ must be a string literal"));
     };
     let pattern = traceql::compile_regex(text).map_err(|e| QueryError::invalid(e.to_string()))?;
@@ -117,7 +144,7 @@ impl BoundRows<'_> {
     }
 
     fn condition(&self, node: &Node, row: usize) -> bool {
-        self.any(node, row, &mut |value| value == Value::Bool(true))
+        self.any(node, row, &mut |value| compare(ComparisonOp::Equal, &value, &Value::Bool(true)))
     }
 
     /// Calls `each` with every value of `node` on `row` until it returns true. A name can have several values
@@ -141,7 +168,7 @@ impl BoundRows<'_> {
             Node::Or(left, right) => each(Value::Bool(self.condition(left, row) || self.condition(right, row))),
             Node::Not(operand) => each(Value::Bool(!self.condition(operand, row))),
             Node::IsFalse(operand) => {
-                let found = self.any(operand, row, &mut |value| value == Value::Bool(false));
+                let found = self.any(operand, row, &mut |value| compare(ComparisonOp::Equal, &value, &Value::Bool(false)));
                 each(Value::Bool(found))
             }
             Node::Negate(operand) => self.any(operand, row, &mut |value| negate(&value).is_some_and(&mut *each)),

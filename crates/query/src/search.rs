@@ -18,7 +18,7 @@ use crate::{
     engine::{Engine, merge_chunks},
     layout::Layout,
     legacy,
-    mentioned::{has_own_field, in_field, names, shown_key},
+    mentioned::{has_own_field, in_field, names, shown_key, tests_of},
     predicate::{Constant, compile},
     reader::{Reader, Strings},
     request::{QueryError, SearchFilter, SearchRequest, TimeRange},
@@ -26,7 +26,7 @@ use crate::{
     source::{Source, Sources, Unit},
     spansets::{BoundPipeline, Spanset, everything, rows_needed, single_filter, trace_runs},
     traces::TraceRows,
-    value::Value,
+    value::{Test, Value},
 };
 
 /// What is shown for a trace whose root span is not there.
@@ -136,7 +136,8 @@ impl Engine {
         }
         // Newest first; ids decide between equals so that the same data gives the same answer.
         traces.sort_by(|a: &tempopb::TraceSearchMetadata, b| {
-            (b.start_time_unix_nano, &a.trace_id).cmp(&(a.start_time_unix_nano, &b.trace_id))
+            let key = |t: &tempopb::TraceSearchMetadata| (std::cmp::Reverse(t.start_time_unix_nano as i64), t.trace_id.len());
+            key(a).cmp(&key(b)).then_with(|| a.trace_id.cmp(&b.trace_id))
         });
         traces.truncate(request.limit);
         metrics.inspected_bytes = reads.bytes.load(Ordering::Relaxed);
@@ -458,7 +459,30 @@ struct SpanWriter<'a> {
     starts: &'a arrow::array::Int64Array,
     durations: &'a arrow::array::Int64Array,
     name: Option<Strings>,
-    shown: Vec<(String, Reader)>,
+    shown: Vec<Shown>,
+}
+
+/// A name whose value is shown of each span.
+struct Shown {
+    key: String,
+    reader: Reader,
+    /// What the query asks of it.
+    tests: Vec<Test>,
+}
+
+impl Shown {
+    /// Of several values (events, links) the first that the query asks for.
+    fn value(&self, row: usize) -> Option<Value> {
+        let mut wanted = None;
+        self.reader.any(row, |value| {
+            let found = self.tests.iter().any(|test| test.on(&value));
+            if found {
+                wanted = Some(value);
+            }
+            found
+        });
+        wanted.or_else(|| self.reader.first(row))
+    }
 }
 
 impl<'a> SpanWriter<'a> {
@@ -468,7 +492,8 @@ impl<'a> SpanWriter<'a> {
         };
         let mut shown = vec![];
         for name in plan.shown.iter().filter(|name| !has_own_field(name)) {
-            shown.push((shown_key(name), Reader::new(&rows.layout.places(name)?, &rows.records)));
+            let reader = Reader::new(&rows.layout.places(name)?, &rows.records);
+            shown.push(Shown { key: shown_key(name), reader, tests: tests_of(&plan.pipeline, name) });
         }
         let asks_name = plan.shown.iter().any(|a| matches!(a.name, AttributeName::Intrinsic(Intrinsic::Name)));
         Ok(Self {
@@ -490,7 +515,7 @@ impl<'a> SpanWriter<'a> {
     }
 
     fn span(&self, row: usize) -> tempopb::Span {
-        let attributes = self.shown.iter().filter_map(|(key, reader)| Some(key_value(key, Some(&reader.first(row)?))));
+        let attributes = self.shown.iter().filter_map(|shown| Some(key_value(&shown.key, Some(&shown.value(row)?))));
         tempopb::Span {
             span_id: SpanId::from_slice(self.ids.value(row)).unwrap_or_default().to_string(),
             name: self.name.as_ref().and_then(|n| n.get(row)).unwrap_or_default().to_owned(),

@@ -263,7 +263,11 @@ impl Rows<'_> {
         let mut groups: Vec<(Option<Value>, Vec<u32>)> = vec![];
         for row in set.rows {
             let value = self.exprs[expr].value(row as usize);
-            match groups.iter_mut().find(|(known, _)| *known == value) {
+            let same = |known: &Option<Value>| match (known, &value) {
+                (Some(known), Some(value)) => known.same(value),
+                (known, value) => known.is_none() && value.is_none(),
+            };
+            match groups.iter_mut().find(|(known, _)| same(known)) {
                 Some((_, rows)) => rows.push(row),
                 None => groups.push((value, vec![row])),
             }
@@ -310,7 +314,10 @@ impl Rows<'_> {
         let mut count = 1_i64;
         let total = values.fold(first, |total, value| {
             count += 1;
+            // Not-a-number is neither least nor greatest.
+            let nothing = total.number().is_some_and(|n| n.as_f64().is_nan());
             match function {
+                AggregateFunction::Min | AggregateFunction::Max if nothing => value,
                 AggregateFunction::Min if compare(ComparisonOp::Less, &value, &total) => value,
                 AggregateFunction::Max if compare(ComparisonOp::Greater, &value, &total) => value,
                 AggregateFunction::Min | AggregateFunction::Max => total,

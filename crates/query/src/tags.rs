@@ -272,10 +272,9 @@ fn values_in(rows: &TraceRows, names: &[Attribute]) -> Result<BTreeSet<(&'static
 fn add_value(value: Value, values: &mut BTreeSet<(&'static str, String)>, bytes: &mut usize) {
     let typed = match value {
         Value::Int(v) => ("int", v.to_string()),
-        Value::Float(v) => ("float", v.to_string()),
+        // With a point, so that it reads as a float again.
+        Value::Float(v) => ("float", format!("{v:?}")),
         Value::Bool(v) => ("bool", v.to_string()),
-        // An intrinsic that is not there reads as the empty string; that is no value to pick.
-        Value::String(v) if v.is_empty() => return,
         Value::String(v) => ("string", v),
         Value::Duration(v) => ("duration", traceql::go_duration(v)),
         Value::Status(v) => ("keyword", status_word(v).to_owned()),

@@ -12,6 +12,7 @@ use crate::{
     layout::Layout,
     request::{QueryError, TraceRequest},
     scan::{Reads, Scan},
+    shared_ids,
     source::Sources,
 };
 
@@ -93,7 +94,11 @@ impl Engine {
         }
         let trace = match batches.is_empty() {
             true => TracesData::default(),
-            false => block::rebuild::traces(&batches).map_err(QueryError::internal)?,
+            false => {
+                let mut trace = block::rebuild::traces(&batches).map_err(QueryError::internal)?;
+                shared_ids::separate(&mut trace);
+                trace
+            }
         };
         let inspected_bytes = reads.bytes.load(std::sync::atomic::Ordering::Relaxed);
         Ok(tempopb::TraceByIdResponse {

@@ -75,6 +75,24 @@ impl Value {
         AnyValue { value: Some(value) }
     }
 
+    /// Whether both are one group: of one type and equal, floats bit by bit.
+    pub fn same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Float(a), Self::Float(b)) => a.to_bits() == b.to_bits(),
+            (Self::Array(a), Self::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.same(b)),
+            (a, b) => a == b,
+        }
+    }
+
+    /// An integer or a duration.
+    fn whole(&self) -> Option<Static> {
+        match self {
+            Self::Int(v) => Some(Static::Int(*v)),
+            Self::Duration(v) => Some(Static::Duration(*v)),
+            _ => None,
+        }
+    }
+
     pub fn number(&self) -> Option<Number> {
         match self {
             Self::Int(v) | Self::Duration(v) => Some(Number::Int(*v)),
@@ -157,11 +175,13 @@ impl Number {
         }
     }
 
-    /// Ints compare exactly; a mixed pair compares as floats; NaN with nothing.
+    /// By exact value, also an int with a float; NaN with nothing.
     pub fn compare(self, other: Self) -> Option<Ordering> {
         match (self, other) {
             (Self::Int(a), Self::Int(b)) => Some(a.cmp(&b)),
-            (a, b) => a.as_f64().partial_cmp(&b.as_f64()),
+            (Self::Float(a), Self::Float(b)) => a.partial_cmp(&b),
+            (Self::Int(a), Self::Float(b)) => traceql::order_int_float(a, b),
+            (Self::Float(a), Self::Int(b)) => traceql::order_int_float(b, a).map(Ordering::reverse),
         }
     }
 }
@@ -260,46 +280,40 @@ impl PartialEq for Test {
 /// Arithmetic on two values. `None` where a side is not a number, where an integer is divided by zero, and
 /// where there is no result. Integers stay integers while the result fits 64 bits and become floats beyond.
 pub fn arithmetic(op: ArithmeticOp, left: &Value, right: &Value) -> Option<Value> {
-    let duration = matches!(left, Value::Duration(_)) || matches!(right, Value::Duration(_));
     let (a, b) = (left.number()?, right.number()?);
-    let (Number::Int(x), Number::Int(y)) = (a, b) else {
-        let (x, y) = (a.as_f64(), b.as_f64());
-        return Some(Value::Float(match op {
-            ArithmeticOp::Add => x + y,
-            ArithmeticOp::Subtract => x - y,
-            ArithmeticOp::Multiply => x * y,
-            ArithmeticOp::Divide => x / y,
-            ArithmeticOp::Modulo => x % y,
-            ArithmeticOp::Power => x.powf(y),
-        }));
-    };
-    let whole = match op {
-        ArithmeticOp::Add => x.checked_add(y),
-        ArithmeticOp::Subtract => x.checked_sub(y),
-        ArithmeticOp::Multiply => x.checked_mul(y),
-        ArithmeticOp::Divide | ArithmeticOp::Modulo if y == 0 => return None,
-        ArithmeticOp::Divide => x.checked_div(y),
-        ArithmeticOp::Modulo => Some(x.wrapping_rem(y)),
-        ArithmeticOp::Power => u32::try_from(y).ok().and_then(|y| x.checked_pow(y)),
-    };
-    let (x, y) = (x as f64, y as f64);
-    Some(match whole {
-        Some(v) if duration => Value::Duration(v),
-        Some(v) => Value::Int(v),
-        None => Value::Float(match op {
-            ArithmeticOp::Add => x + y,
-            ArithmeticOp::Subtract => x - y,
-            ArithmeticOp::Multiply => x * y,
-            ArithmeticOp::Divide => x / y,
-            ArithmeticOp::Modulo => x % y,
-            ArithmeticOp::Power => x.powf(y),
-        }),
-    })
+    if let (Some(x), Some(y)) = (left.whole(), right.whole()) {
+        match traceql::arithmetic(op, &x, &y) {
+            Ok(result) => return Value::of_static(&result),
+            Err(_) if divides_by_zero(op, a, b) => return None,
+            // Too large.
+            Err(_) => {}
+        }
+    }
+    let (x, y) = (a.as_f64(), b.as_f64());
+    Some(Value::Float(match op {
+        ArithmeticOp::Add => x + y,
+        ArithmeticOp::Subtract => x - y,
+        ArithmeticOp::Multiply => x * y,
+        ArithmeticOp::Divide => x / y,
+        ArithmeticOp::Modulo => x % y,
+        ArithmeticOp::Power => x.powf(y),
+    }))
+}
+
+fn divides_by_zero(op: ArithmeticOp, left: Number, right: Number) -> bool {
+    match (op, left, right) {
+        (ArithmeticOp::Divide | ArithmeticOp::Modulo, _, Number::Int(0)) => true,
+        (ArithmeticOp::Power, Number::Int(0), Number::Int(exponent)) => exponent < 0,
+        _ => false,
+    }
 }
 
 /// `-x`; `None` where `x` is not a number.
 pub fn negate(value: &Value) -> Option<Value> {
-    arithmetic(ArithmeticOp::Subtract, &Value::Int(0), value)
+    match value {
+        Value::Float(v) => Some(Value::Float(-v)),
+        value => arithmetic(ArithmeticOp::Subtract, &Value::Int(0), value),
+    }
 }
 
 #[cfg(test)]
@@ -321,6 +335,7 @@ mod tests {
         assert!(compare(ComparisonOp::Equal, &Value::Duration(5), &Value::Int(5)));
         assert!(!compare(ComparisonOp::Greater, &Value::Float(f64::NAN), &Value::Int(0)));
         assert!(compare(ComparisonOp::NotEqual, &Value::Float(f64::NAN), &Value::Int(0)));
+        assert!(compare(ComparisonOp::Less, &Value::Int(i64::MAX), &Value::Float(9_223_372_036_854_775_808.0)));
         assert!(!compare(ComparisonOp::NotEqual, &Value::String("7".into()), &Value::Int(7)));
     }
 
@@ -331,5 +346,10 @@ mod tests {
         assert_eq!(arithmetic(ArithmeticOp::Divide, &two, &Value::Int(0)), None);
         assert_eq!(arithmetic(ArithmeticOp::Modulo, &Value::Int(i64::MIN), &Value::Int(-1)), Some(Value::Int(0)));
         assert!(matches!(arithmetic(ArithmeticOp::Add, &Value::Int(i64::MAX), &two), Some(Value::Float(_))));
+        assert_eq!(arithmetic(ArithmeticOp::Power, &two, &Value::Int(-1)), Some(Value::Int(0)));
+        assert_eq!(arithmetic(ArithmeticOp::Power, &Value::Int(0), &Value::Int(-1)), None);
+        let second = Value::Duration(1_000_000_000);
+        assert_eq!(arithmetic(ArithmeticOp::Divide, &second, &second), Some(Value::Int(1)));
+        assert_eq!(arithmetic(ArithmeticOp::Divide, &second, &two), Some(Value::Duration(500_000_000)));
     }
 }

@@ -1,5 +1,7 @@
 //! The order of rows in the finished batch, and who is left out of it.
 
+use crate::whole_trace::Seen;
+
 /// Where rows of the builder go. Every column is carried through this one mapping.
 pub(super) struct Order {
     /// Builder row at each place of the batch.
@@ -19,7 +21,7 @@ pub(super) struct Identities<'a> {
 }
 
 impl Identities<'_> {
-    /// Sorting key within a trace, and together with the trace id the identity of a span.
+    /// Together with the trace id the identity of a span.
     fn within_trace(&self, row: u32) -> (i64, [u8; 8], u8) {
         let row = row as usize;
         (self.start[row], self.span_id[row], self.kind[row])
@@ -27,7 +29,8 @@ impl Identities<'_> {
 }
 
 impl Order {
-    /// Sorts by (trace id, start, span id, kind); of rows equal in all four only the first that came is kept.
+    /// Sorts by trace id; the spans of a trace keep the order in which they came. Of rows equal in trace id, span
+    /// id, kind and start only the first is kept.
     pub fn of(spans: &Identities<'_>) -> Self {
         let count = spans.trace_id.len();
         // The first half of the trace id beside the row number decides nearly every comparison without a cache miss.
@@ -36,18 +39,18 @@ impl Order {
         sorted.sort_unstable_by(|a, b| {
             a.0.cmp(&b.0)
                 .then_with(|| spans.trace_id[a.1 as usize].cmp(&spans.trace_id[b.1 as usize]))
-                .then_with(|| spans.within_trace(a.1).cmp(&spans.within_trace(b.1)))
                 .then_with(|| a.1.cmp(&b.1))
         });
         let mut rows: Vec<u32> = Vec::with_capacity(count);
         let mut places = vec![GONE; count];
-        for (_, row) in sorted {
-            let repeated = rows.last().is_some_and(|&last| {
-                spans.trace_id[last as usize] == spans.trace_id[row as usize] && spans.within_trace(last) == spans.within_trace(row)
-            });
-            if !repeated {
-                places[row as usize] = rows.len() as u32;
-                rows.push(row);
+        let mut seen = Seen::default();
+        for trace in sorted.chunk_by(|a, b| spans.trace_id[a.1 as usize] == spans.trace_id[b.1 as usize]) {
+            seen.next_trace();
+            for (_, row) in trace {
+                if seen.first(spans.within_trace(*row)) {
+                    places[*row as usize] = rows.len() as u32;
+                    rows.push(*row);
+                }
             }
         }
         Self { rows, places }
@@ -69,14 +72,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_are_sorted_and_re_deliveries_dropped() {
+    fn rows_are_sorted_by_trace_and_re_deliveries_dropped() {
         let trace_id = [[2; 16], [1; 16], [1; 16], [1; 16], [1; 16], [1; 16]];
         let span_id = [[1; 8], [5; 8], [4; 8], [5; 8], [5; 8], [5; 8]];
         let start = [0, 7, 7, 7, -1, 7];
         let kind = [0, 2, 2, 2, 2, 3];
         let order = Order::of(&Identities { trace_id: &trace_id, span_id: &span_id, start: &start, kind: &kind });
-        assert_eq!(order.rows, [4, 2, 1, 5, 0]);
-        assert_eq!(order.places, [4, 2, 1, GONE, 0, 3]);
+        assert_eq!(order.rows, [1, 2, 4, 5, 0]);
+        assert_eq!(order.places, [4, 0, 1, GONE, 2, 3]);
         assert_eq!(order.place(3), None);
         assert_eq!(order.place(5), Some(3));
     }

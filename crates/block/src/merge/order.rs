@@ -1,7 +1,7 @@
 //! The order of the merged rows, as runs of rows of the inputs.
 //!
 //! Nearly every trace is in one input, and inputs are sorted: whole stretches move at once, and only the
-//! rows of traces that several inputs hold are compared one by one. Re-deliveries are left out.
+//! rows of traces that several inputs hold are looked at one by one. Re-deliveries are left out.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -10,7 +10,7 @@ use arrow::array::{Array, FixedSizeBinaryArray, RecordBatch};
 use model::TraceId;
 
 use crate::error::BlockError;
-use crate::whole_trace::SpanRows;
+use crate::whole_trace::{Seen, SpanRows};
 
 /// `len` consecutive rows of input `batch`, from row `start`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,8 +20,8 @@ pub(super) struct Run {
     pub len: usize,
 }
 
-/// Runs that together are the rows of `batches`, sorted by (trace id, start, span id, kind), without
-/// re-deliveries: of rows equal in all four the first of the first batch is kept.
+/// Runs that together are the rows of `batches`, sorted by trace id, without re-deliveries. The rows of a trace
+/// come in the order of the batches, and of rows with equal span id, kind and start the first is kept.
 pub(super) fn merged(batches: &[RecordBatch]) -> Result<Vec<Run>, BlockError> {
     let inputs: Vec<SpanRows<'_>> = batches.iter().map(SpanRows::of).collect::<Result<_, _>>()?;
     let id = |batch: usize, row: usize| trace_id(inputs[batch].trace_ids, row);
@@ -63,19 +63,16 @@ pub(super) fn merged(batches: &[RecordBatch]) -> Result<Vec<Run>, BlockError> {
 
 /// One trace whose rows are in several inputs.
 fn merge_trace(inputs: &[SpanRows<'_>], parts: &[Run], runs: &mut Runs) {
-    let mut rows: Vec<(i64, &[u8], i32, usize, usize)> = parts
-        .iter()
-        .flat_map(|part| {
-            let input = &inputs[part.batch];
-            (part.start..part.start + part.len).map(|row| {
-                (input.start_times.value(row), input.span_ids.value(row), input.kinds.value(row), part.batch, row)
-            })
-        })
-        .collect();
-    rows.sort_unstable();
-    rows.dedup_by_key(|(start, span_id, kind, _, _)| (*start, *span_id, *kind));
-    for (_, _, _, batch, start) in rows {
-        runs.push(Run { batch, start, len: 1 });
+    let mut seen = Seen::default();
+    for part in parts {
+        let input = &inputs[part.batch];
+        for row in part.start..part.start + part.len {
+            let id = input.span_ids.value(row).try_into().expect("span ids have 8 bytes");
+            let kind = u8::try_from(input.kinds.value(row)).unwrap_or_default();
+            if seen.first((input.start_times.value(row), id, kind)) {
+                runs.push(Run { batch: part.batch, start: row, len: 1 });
+            }
+        }
     }
 }
 

@@ -77,6 +77,7 @@ impl<'a> AttributeRows<'a> {
             }
         }
         if let Some(view) = &self.list {
+            out.extend((view.range(row).len() as u64).to_le_bytes());
             for entry in view.range(row) {
                 write_text(view.key(entry).as_bytes(), out);
                 write_value(Some(view.value(entry)), out);

@@ -12,7 +12,7 @@ const CLIENT: i32 = 3;
 const ROOT: u32 = u32::MAX;
 const ABSENT: u32 = u32::MAX - 1;
 
-/// The spans of one trace, in (start, span id, kind) order.
+/// The spans of one trace, as received.
 pub(super) struct Spans<'a> {
     pub ids: &'a [u64],
     pub parents: &'a [u64],
@@ -38,6 +38,8 @@ pub(super) struct Numbering {
     children: Vec<u32>,
     next: Vec<u32>,
     stack: Vec<u32>,
+    /// Clients whose server shares their id.
+    clients: Vec<u32>,
 }
 
 impl Numbering {
@@ -56,8 +58,15 @@ impl Numbering {
             self.count_children_by_id(spans, out);
             return;
         }
+        if !spans.parents.contains(&NO_PARENT) {
+            return;
+        }
         self.list_children(count, out);
         self.walk(count, out);
+        for client in mem::take(&mut self.clients) {
+            // The server's side of the same call is not a child.
+            out.child_count[client as usize] -= 1;
+        }
     }
 
     /// Fills `parent_row`. False if it is not clear which span an id means.
@@ -102,8 +111,10 @@ impl Numbering {
             }
             *slot = last.1;
         }
+        self.clients.clear();
         for (client, server) in shared {
             self.parent_row[server as usize] = client;
+            self.clients.push(client);
         }
         true
     }

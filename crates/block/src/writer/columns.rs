@@ -42,7 +42,7 @@ pub(super) fn properties(first: &RecordBatch, options: &WriterOptions) -> Result
         .set_statistics_truncate_length(Some(STATISTICS_BYTES));
     let file_schema = ArrowSchemaConverter::new().convert(first.schema_ref())?;
     let mut sorting = Vec::new();
-    for name in [schema::TRACE_ID, schema::START_TIME, schema::SPAN_ID] {
+    for name in [schema::TRACE_ID] {
         let leaf = file_schema.columns().iter().position(|leaf| leaf.path().string() == name);
         sorting.extend(leaf.map(|leaf| SortingColumn {
             column_idx: leaf as i32,

@@ -51,7 +51,7 @@ fn attributes_of(sent: &[KeyValue]) -> Attributes {
     attributes
 }
 
-/// The rows a request means, by prost's reading of it: sorted, the first of each identity.
+/// The rows a request means, by prost's reading of it: by trace, as received, the first of each identity.
 pub fn expected(requests: &[Vec<u8>]) -> Vec<Row> {
     let mut rows: Vec<Row> = Vec::new();
     for request in requests {
@@ -66,8 +66,9 @@ pub fn expected(requests: &[Vec<u8>]) -> Vec<Row> {
             }
         }
     }
-    rows.sort_by_key(|row| row.identity);
-    rows.dedup_by_key(|row| row.identity);
+    rows.sort_by_key(|row| row.identity.0);
+    let mut seen = BTreeSet::new();
+    rows.retain(|row| seen.insert(row.identity));
     rows
 }
 
@@ -132,7 +133,11 @@ pub fn rows_in(batch: &SpanBatch) -> Vec<Row> {
         if column.is_null(row) { Vec::new() } else { column.value(row).to_vec() }
     };
     let long = |name: &str, row: usize| column(name).as_primitive::<Int64Type>().value(row);
-    let number = |name: &str, row: usize| column(name).as_primitive::<Int32Type>().value(row);
+    // What the slot of a null holds means nothing.
+    let number = |name: &str, row: usize| {
+        let column = column(name).as_primitive::<Int32Type>();
+        if column.is_null(row) { 0 } else { column.value(row) }
+    };
     let text = |name: &str, row: usize| dictionary_text(column(name), row).unwrap_or_default();
     (0..records.num_rows())
         .map(|row| {
@@ -260,7 +265,8 @@ fn items(lists: &ListArray, row: usize, plain: impl Fn(&StructArray, usize) -> S
 }
 
 fn item_number(items: &StructArray, name: &str, at: usize) -> u32 {
-    items.column_by_name(name).unwrap().as_primitive::<Int32Type>().value(at) as u32
+    let column = items.column_by_name(name).unwrap().as_primitive::<Int32Type>();
+    if column.is_null(at) { 0 } else { column.value(at) as u32 }
 }
 
 fn item_long(items: &StructArray, name: &str, at: usize) -> i64 {
@@ -275,7 +281,9 @@ pub fn check_invariants(batch: &SpanBatch, rows: &[Row]) {
     assert!(names.windows(2).all(|pair| pair[0] < pair[1]), "attribute columns are sorted by name");
     let folded: BTreeSet<String> = names.iter().map(|name| name.to_lowercase()).collect();
     assert_eq!(folded.len(), names.len(), "no two columns differ only by case");
-    assert!(rows.windows(2).all(|pair| pair[0].identity < pair[1].identity), "rows are sorted and distinct");
+    assert!(rows.windows(2).all(|pair| pair[0].identity.0 <= pair[1].identity.0), "rows are sorted by trace");
+    let distinct: BTreeSet<_> = rows.iter().map(|row| row.identity).collect();
+    assert_eq!(distinct.len(), rows.len(), "rows are distinct");
 
     // The catalogue counts what the columns hold.
     let mut counts: BTreeMap<(AttributeScope, String), (BTreeMap<u8, u64>, u64)> = BTreeMap::new();

@@ -117,12 +117,15 @@ impl Cells {
                 from_cells(cells, query, |count| Some(if *count == 0 { 0.0 } else { *count as f64 / per }))
             }
             (Self::Sums(cells), function) => from_cells(cells, query, |sum| {
-                (sum.count > 0).then(|| match function {
-                    MetricsFunction::MinOverTime(_) => sum.min,
-                    MetricsFunction::MaxOverTime(_) => sum.max,
-                    MetricsFunction::AvgOverTime(_) => sum.total() / sum.count as f64,
-                    _ => sum.total(),
-                })
+                let value = match function {
+                    // Not-a-number is neither least nor greatest.
+                    MetricsFunction::MinOverTime(_) | MetricsFunction::MaxOverTime(_) if sum.min > sum.max => None,
+                    MetricsFunction::MinOverTime(_) => Some(sum.min),
+                    MetricsFunction::MaxOverTime(_) => Some(sum.max),
+                    MetricsFunction::AvgOverTime(_) => Some(sum.total() / sum.count as f64),
+                    _ => Some(sum.total()),
+                };
+                value.filter(|v| sum.count > 0 && !v.is_nan())
             }),
             (Self::Histograms { cells, seconds }, MetricsFunction::QuantileOverTime(_, quantiles)) => {
                 let mut all = vec![];

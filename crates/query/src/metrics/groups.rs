@@ -23,8 +23,8 @@ pub struct GroupValue(pub Option<Value>);
 impl PartialEq for GroupValue {
     fn eq(&self, other: &Self) -> bool {
         match (&self.0, &other.0) {
-            (Some(Value::Float(a)), Some(Value::Float(b))) => a.to_bits() == b.to_bits(),
-            (a, b) => a == b,
+            (Some(a), Some(b)) => a.same(b),
+            (a, b) => a.is_none() && b.is_none(),
         }
     }
 }

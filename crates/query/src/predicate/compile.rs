@@ -202,6 +202,8 @@ fn promoted_test(column: Expr, kind: AttributeType, test: &Test) -> Expr {
     match (kind, &test.literal) {
         (AttributeType::String, Value::String(_)) => string_test(column, test),
         (AttributeType::Long, Value::Int(_) | Value::Duration(_) | Value::Float(_)) => number_test(column, true, test),
+        (AttributeType::Long, Value::Status(v)) => whole_equality(column, test.op, i64::from(status_code(*v))),
+        (AttributeType::Long, Value::Kind(v)) => whole_equality(column, test.op, i64::from(kind_code(*v))),
         (AttributeType::Double, Value::Int(_) | Value::Duration(_) | Value::Float(_)) => {
             Arc::new(ColumnTest { column, test: test.clone() })
         }
@@ -210,6 +212,10 @@ fn promoted_test(column: Expr, kind: AttributeType, test: &Test) -> Expr {
         }
         _ => constant(false),
     }
+}
+
+fn whole_equality(column: Expr, op: ComparisonOp, code: i64) -> Expr {
+    if is_equality(op) { binary(column, op, ScalarValue::Int64(Some(code))) } else { constant(false) }
 }
 
 fn string_test(column: Expr, test: &Test) -> Expr {
