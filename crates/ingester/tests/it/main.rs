@@ -109,7 +109,7 @@ async fn found(ingester: &Ingester, store: &Arc<FaultyStore>, name: &str) -> BTr
     let mut count = |records: &RecordBatch| {
         let ids = records.column_by_name(schema::SPAN_ID).unwrap().as_fixed_size_binary();
         for id in ids.iter().flatten() {
-            *counts.entry(u64::from_be_bytes(id.try_into().unwrap())).or_default() += 1;
+            *counts.entry(u64::from_be_bytes(id.try_into().unwrap()) - 1).or_default() += 1;
         }
     };
     for generation in live {
@@ -149,7 +149,7 @@ fn copy_log(from: &Path, to: &Path) {
 fn span(number: u64) -> Span {
     Span {
         trace_id: (u128::from(number / 10) + 1).to_be_bytes().to_vec(),
-        span_id: number.to_be_bytes().to_vec(),
+        span_id: (number + 1).to_be_bytes().to_vec(),
         name: format!("operation {}", number % 7),
         kind: 2,
         start_time_unix_nano: NOW + number,
