@@ -160,14 +160,14 @@ fn span(number: u64) -> Span {
 }
 
 fn text(key: &str, value: &str) -> KeyValue {
-    let value = Some(AnyValue { value: Some(Value::StringValue(value.to_owned())), ..Default::default() });
-    KeyValue { key: key.to_owned(), value, ..Default::default() }
+    let value = Some(AnyValue { value: Some(Value::StringValue(value.to_owned())) });
+    KeyValue { key: key.to_owned(), value }
 }
 
 fn request(spans: Vec<Span>) -> Bytes {
     let scope = InstrumentationScope { name: "test".to_owned(), ..Default::default() };
     let scope_spans = vec![ScopeSpans { scope: Some(scope), spans, ..Default::default() }];
-    let resource = Some(Resource { attributes: vec![text("service.name", "shop")], ..Default::default() });
+    let resource = Some(Resource { attributes: vec![text("service.name", "shop")] });
     ExportTraceServiceRequest { resource_spans: vec![ResourceSpans { resource, scope_spans, ..Default::default() }] }
         .encode_to_vec()
         .into()
