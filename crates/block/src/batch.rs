@@ -1,7 +1,7 @@
 //! Rows of spans in memory.
 //!
 //! Invariants: the first columns are `schema::FIXED_FIELDS` in that order, attribute columns follow sorted by
-//! name; rows are sorted by (trace id, start, span id, kind) and no two have the same four; the whole-trace
+//! name; rows are sorted by trace id, the spans of a trace as received, and no two have the same trace id, span id, kind and start; the whole-trace
 //! columns are right for these rows; the catalogue counts exactly what the columns hold.
 
 use std::sync::Arc;

@@ -28,7 +28,7 @@ use order::Run;
 
 /// Merges batches and chooses attribute columns for all their rows together.
 ///
-/// Each input is sorted by (trace id, start, span id, kind). All of it is in memory: the caller bounds the input.
+/// Each input is sorted by trace id; a trace's rows come in the order of the inputs. All of it is in memory: the caller bounds the input.
 pub fn merge(batches: &[SpanBatch], policy: &PromotionPolicy) -> Result<SpanBatch, BlockError> {
     let inputs = known_columns(batches)?;
     let runs = order::merged(&inputs)?;

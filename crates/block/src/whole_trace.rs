@@ -364,11 +364,11 @@ mod tests {
     }
 
     #[test]
-    fn the_server_side_of_a_shared_id_is_below_the_client_side() {
+    fn children_of_a_shared_id_are_below_the_server_side() {
         let client = Row { kind: 3, ..row(2, 1, 1) };
         let server = Row { kind: 2, ..row(2, 1, 2) };
         let rows = [row(1, 0, 0), client, server, row(3, 2, 3)];
-        check(&rows, &[(1, 8, -1, 1), (2, 7, 1, 1), (3, 6, 2, 1), (4, 5, 3, 0)]);
+        check(&rows, &[(1, 8, -1, 2), (2, 3, 1, 0), (4, 7, 1, 1), (5, 6, 4, 0)]);
     }
 
     #[test]
@@ -391,8 +391,8 @@ mod tests {
         let expect = |name: &str| -> Vec<Option<String>> {
             [Some(name), Some(name), Some(name), None].into_iter().map(|text| text.map(str::to_owned)).collect()
         };
-        assert_eq!(texts(&whole.root_span_names), expect("root"));
-        assert_eq!(texts(&whole.root_service_names), expect("front"));
+        assert_eq!(texts(&whole.root_span_names), expect("late root"));
+        assert_eq!(texts(&whole.root_service_names), expect("s"));
         assert_eq!(whole.trace_starts.values(), &[10, 10, 10, 5]);
         assert_eq!(whole.trace_durations.values(), &[102, 102, 102, 10]);
     }

@@ -1,6 +1,6 @@
 //! Writes a block: the Parquet file and its sidecar.
 //!
-//! Invariants: rows are sorted by (trace id, start, span id, kind); a trace never spans two row groups; the columns
+//! Invariants: rows are sorted by trace id; a trace never spans two row groups; the columns
 //! of all batches are the same. Bytes out, no I/O: the block is built in memory, a few tens of bytes per span.
 
 mod columns;

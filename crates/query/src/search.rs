@@ -471,6 +471,17 @@ struct Shown {
 }
 
 impl Shown {
+    /// The elements of an array that pass; one alone stands for itself.
+    fn passing(&self, elements: Vec<Value>) -> Value {
+        let mut passing: Vec<Value> =
+            elements.iter().filter(|e| self.tests.iter().any(|test| test.on(e))).cloned().collect();
+        match passing.len() {
+            0 => Value::Array(elements),
+            1 => passing.swap_remove(0),
+            _ => Value::Array(passing),
+        }
+    }
+
     /// Of several values (events, links) the first that the query asks for.
     fn value(&self, row: usize) -> Option<Value> {
         let mut wanted = None;
@@ -481,7 +492,11 @@ impl Shown {
             }
             found
         });
-        wanted.or_else(|| self.reader.first(row))
+        match wanted {
+            Some(Value::Array(elements)) => Some(self.passing(elements)),
+            Some(value) => Some(value),
+            None => self.reader.first(row),
+        }
     }
 }
 

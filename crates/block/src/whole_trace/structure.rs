@@ -38,8 +38,6 @@ pub(super) struct Numbering {
     children: Vec<u32>,
     next: Vec<u32>,
     stack: Vec<u32>,
-    /// Clients whose server shares their id.
-    clients: Vec<u32>,
 }
 
 impl Numbering {
@@ -58,24 +56,16 @@ impl Numbering {
             self.count_children_by_id(spans, out);
             return;
         }
-        if !spans.parents.contains(&NO_PARENT) {
-            return;
-        }
         self.list_children(count, out);
         self.walk(count, out);
-        for client in mem::take(&mut self.clients) {
-            // The server's side of the same call is not a child.
-            out.child_count[client as usize] -= 1;
-        }
     }
 
     /// Fills `parent_row`. False if it is not clear which span an id means.
     fn find_parents(&mut self, spans: &Spans<'_>) -> bool {
         self.parent_row.clear();
         self.parent_row.resize(spans.ids.len(), ABSENT);
-        // Zipkin: the two sides of a call may share one id. The server's span is then below the client's,
-        // and what names the id as its parent is below the server's.
-        let mut shared: Vec<(u32, u32)> = Vec::new();
+        // Zipkin: the two sides of a call may share one id. Both are below the parent they name, and what names
+        // the id as its parent is below the server's.
         let mut kept = 0;
         let mut at = 0;
         while at < self.by_id.len() {
@@ -85,13 +75,11 @@ impl Numbering {
                 1 => (id, row),
                 2 => {
                     let other = self.by_id[at + 1].1;
-                    let (client, server) = match (spans.kinds[row as usize], spans.kinds[other as usize]) {
-                        (CLIENT, SERVER) => (row, other),
-                        (SERVER, CLIENT) => (other, row),
+                    match (spans.kinds[row as usize], spans.kinds[other as usize]) {
+                        (CLIENT, SERVER) => (id, other),
+                        (SERVER, CLIENT) => (id, row),
                         _ => return false,
-                    };
-                    shared.push((client, server));
-                    (id, server)
+                    }
                 }
                 _ => return false,
             };
@@ -110,11 +98,6 @@ impl Numbering {
                 }
             }
             *slot = last.1;
-        }
-        self.clients.clear();
-        for (client, server) in shared {
-            self.parent_row[server as usize] = client;
-            self.clients.push(client);
         }
         true
     }

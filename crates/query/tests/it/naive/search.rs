@@ -1,0 +1,390 @@
+//! Search: which traces, in which order, with which spansets.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use traceql::ast::{
+    Aggregate, AggregateFunction, ArithmeticOp, Attribute, AttributeName, ComparisonOp, FieldExpr, Intrinsic, Pipeline,
+    Relation, ScalarExpr, SpansetExpr, SpansetOp, Stage, StructuralForm,
+};
+
+use super::{
+    Eyes, Patterns, Trace,
+    trace::{Place, hex, short_hex},
+    value::{self, Value},
+};
+
+/// What a search answers of one trace.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Found {
+    pub trace: String,
+    pub root_service: String,
+    pub root_name: String,
+    pub start: u64,
+    pub duration_ms: u32,
+    /// Spans and errors by service.
+    pub services: BTreeMap<String, (u32, u32)>,
+    pub spansets: Vec<FoundSet>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct FoundSet {
+    pub matched: u32,
+    pub attributes: Vec<(String, String)>,
+    pub spans: Vec<FoundSpan>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct FoundSpan {
+    pub id: String,
+    pub name: String,
+    pub start: u64,
+    pub duration: u64,
+    /// Sorted.
+    pub attributes: Vec<(String, String)>,
+}
+
+/// How much of the answer is wanted.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Unix nanoseconds, both included: the trace overlaps.
+    pub range: Option<(i64, i64)>,
+    pub limit: usize,
+    /// 0 for all.
+    pub spans_per_spanset: usize,
+}
+
+#[derive(Clone, Debug)]
+pub struct Spanset {
+    pub spans: BTreeSet<usize>,
+    attributes: Vec<(String, Option<Value>)>,
+}
+
+/// Newest first; of equal starts the lower id first.
+pub fn search(traces: &[Trace<'_>], pipeline: &Pipeline, bounds: Bounds, patterns: &Patterns) -> Vec<Found> {
+    let overlaps = |trace: &&Trace<'_>| {
+        bounds.range.is_none_or(|(start, end)| trace.start <= end && trace.start.saturating_add(trace.duration) >= start)
+    };
+    let mut newest: Vec<&Trace<'_>> = traces.iter().filter(overlaps).collect();
+    newest.sort_by_key(|trace| (std::cmp::Reverse(trace.start), trace.id));
+    let found = newest.into_iter().filter_map(|trace| {
+        let eyes = Eyes { trace, patterns };
+        let sets = eyes.spansets(pipeline);
+        (!sets.is_empty()).then(|| eyes.shown(pipeline, &sets, bounds.spans_per_spanset))
+    });
+    found.take(bounds.limit).collect()
+}
+
+impl Eyes<'_> {
+    /// The spansets that a pipeline leaves of the trace.
+    pub fn spansets(&self, pipeline: &Pipeline) -> Vec<Spanset> {
+        self.pipeline(pipeline, &(0..self.trace.nodes.len()).collect())
+    }
+
+    fn pipeline(&self, pipeline: &Pipeline, given: &BTreeSet<usize>) -> Vec<Spanset> {
+        let mut sets = vec![Spanset { spans: given.clone(), attributes: vec![] }];
+        for stage in &pipeline.stages {
+            sets = match stage {
+                Stage::Spansets(expr) => {
+                    sets.into_iter().map(|set| Spanset { spans: self.select(expr, &set.spans), ..set }).collect()
+                }
+                Stage::ScalarFilter { op, left, right, .. } => {
+                    sets.into_iter().filter_map(|set| self.scalar_filter(*op, left, right, set, given)).collect()
+                }
+                Stage::GroupBy(expr) => sets.into_iter().flat_map(|set| self.group(expr, set)).collect(),
+                Stage::Coalesce => {
+                    let spans = sets.into_iter().flat_map(|set| set.spans).collect();
+                    vec![Spanset { spans, attributes: vec![] }]
+                }
+                Stage::Select(_) => sets,
+            };
+            sets.retain(|set| !set.spans.is_empty());
+        }
+        sets
+    }
+
+    fn select(&self, expr: &SpansetExpr, given: &BTreeSet<usize>) -> BTreeSet<usize> {
+        match expr {
+            SpansetExpr::Filter(filter) => given.iter().copied().filter(|span| self.holds(filter, *span)).collect(),
+            SpansetExpr::Pipeline(pipeline) => {
+                self.pipeline(pipeline, given).into_iter().flat_map(|set| set.spans).collect()
+            }
+            SpansetExpr::Binary { op, left, right, .. } => {
+                let (left, right) = (self.select(left, given), self.select(right, given));
+                match op {
+                    SpansetOp::And if left.is_empty() || right.is_empty() => BTreeSet::new(),
+                    SpansetOp::And | SpansetOp::Or => &left | &right,
+                    SpansetOp::Structural { relation, form } => {
+                        let related = |a: usize, b: usize| self.related(*relation, a, b);
+                        let hit = |b: &usize| left.iter().any(|a| related(*a, *b));
+                        match form {
+                            StructuralForm::Plain => right.iter().copied().filter(|b| hit(b)).collect(),
+                            StructuralForm::Negated => right.iter().copied().filter(|b| !hit(b)).collect(),
+                            StructuralForm::Union => {
+                                let pairs = left.iter().flat_map(|a| right.iter().map(move |b| (*a, *b)));
+                                pairs.filter(|(a, b)| related(*a, *b)).flat_map(|(a, b)| [a, b]).collect()
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether `b` is, for example, a child of `a`.
+    fn related(&self, relation: Relation, a: usize, b: usize) -> bool {
+        let place = |span: usize| self.trace.nodes[span].place;
+        match relation {
+            Relation::Child => place(b) == Place::Child(a),
+            Relation::Parent => place(a) == Place::Child(b),
+            Relation::Descendant => {
+                let mut up = b;
+                while let Place::Child(parent) = place(up) {
+                    if parent == a {
+                        return true;
+                    }
+                    up = parent;
+                }
+                false
+            }
+            Relation::Ancestor => self.related(Relation::Descendant, b, a),
+            Relation::Sibling => a != b && place(a) == place(b) && place(a) != Place::Unknown,
+        }
+    }
+
+    fn group(&self, expr: &FieldExpr, set: Spanset) -> Vec<Spanset> {
+        let mut groups: Vec<(String, Spanset)> = vec![];
+        for span in set.spans {
+            let value = self.values(expr, span).into_iter().next();
+            let key = value.as_ref().map_or("nil".to_owned(), Value::group);
+            if let Some((_, group)) = groups.iter_mut().find(|(other, _)| *other == key) {
+                group.spans.insert(span);
+                continue;
+            }
+            let mut attributes = set.attributes.clone();
+            attributes.push((format!("by({expr})"), value));
+            groups.push((key, Spanset { spans: [span].into(), attributes }));
+        }
+        groups.into_iter().map(|(_, group)| group).collect()
+    }
+
+    fn scalar_filter(
+        &self,
+        op: ComparisonOp,
+        left: &ScalarExpr,
+        right: &ScalarExpr,
+        mut set: Spanset,
+        given: &BTreeSet<usize>,
+    ) -> Option<Spanset> {
+        let left = self.scalar(left, &mut set, given)?;
+        let right = self.scalar(right, &mut set, given)?;
+        value::compare(op, &left, &right).then_some(set)
+    }
+
+    /// What is computed of a spanset is attached to it. A pipeline in the middle looks at all that was given.
+    fn scalar(&self, scalar: &ScalarExpr, set: &mut Spanset, given: &BTreeSet<usize>) -> Option<Value> {
+        match scalar {
+            ScalarExpr::Static(literal, _) => Value::of_literal(literal),
+            ScalarExpr::Aggregate(aggregate) => {
+                let value = self.aggregate(aggregate, &set.spans)?;
+                let argument = aggregate.argument.as_ref().map_or(String::new(), ToString::to_string);
+                set.attributes.push((format!("{}({argument})", aggregate.function.word()), Some(value.clone())));
+                Some(value)
+            }
+            ScalarExpr::Binary { op, left, right, .. } => {
+                let left = self.scalar(left, set, given)?;
+                let right = self.scalar(right, set, given)?;
+                value::arithmetic(*op, &left, &right)
+            }
+            ScalarExpr::Negate(operand) => value::negate(&self.scalar(operand, set, given)?),
+            ScalarExpr::Pipeline(pipeline, inner) => {
+                let spans = self.pipeline(pipeline, given).into_iter().flat_map(|set| set.spans).collect();
+                self.scalar(inner, &mut Spanset { spans, attributes: vec![] }, given)
+            }
+        }
+    }
+
+    /// Of the numbers among the first values; `None` if there are none. Not-a-number is neither least nor greatest.
+    fn aggregate(&self, aggregate: &Aggregate, spans: &BTreeSet<usize>) -> Option<Value> {
+        let Some(argument) = &aggregate.argument else { return Some(Value::Int(spans.len() as i64)) };
+        let firsts = spans.iter().filter_map(|span| self.values(argument, *span).into_iter().next());
+        let numbers: Vec<Value> = firsts.filter(|value| value.number().is_some()).collect();
+        let extreme = |op| {
+            let proper = numbers.iter().filter(|v| !v.number().is_some_and(f64::is_nan));
+            let best = proper.reduce(|best, value| if value::compare(op, value, best) { value } else { best });
+            best.or(numbers.first()).cloned()
+        };
+        let sum = || numbers.iter().cloned().reduce(|sum, value| value::arithmetic(ArithmeticOp::Add, &sum, &value).unwrap_or(sum));
+        match aggregate.function {
+            AggregateFunction::Count => panic!("count() has no argument"),
+            AggregateFunction::Min => extreme(ComparisonOp::Less),
+            AggregateFunction::Max => extreme(ComparisonOp::Greater),
+            AggregateFunction::Sum => sum(),
+            AggregateFunction::Avg => Some(match sum()? {
+                Value::Duration(sum) => Value::Duration(sum / numbers.len() as i64),
+                sum => Value::Float(sum.number()? / numbers.len() as f64),
+            }),
+        }
+    }
+
+    fn shown(&self, pipeline: &Pipeline, sets: &[Spanset], spans_max: usize) -> Found {
+        let trace = self.trace;
+        let mut services: BTreeMap<String, (u32, u32)> = BTreeMap::new();
+        for span in 0..trace.nodes.len() {
+            let (spans, errors) = services.entry(trace.service(span)).or_default();
+            *spans += 1;
+            *errors += u32::from(trace.nodes[span].status == traceql::ast::Status::Error);
+        }
+        let mut names = vec![];
+        mentioned(pipeline, &mut names);
+        let mut asked = vec![];
+        comparisons(pipeline, &mut asked);
+        let spansets = sets.iter().map(|set| FoundSet {
+            matched: set.spans.len() as u32,
+            attributes: set.attributes.iter().map(|(key, value)| (key.clone(), shown(value.as_ref()))).collect(),
+            spans: set
+                .spans
+                .iter()
+                .take(if spans_max == 0 { usize::MAX } else { spans_max })
+                .map(|span| self.shown_span(*span, &names, &asked))
+                .collect(),
+        });
+        Found {
+            trace: short_hex(&trace.id),
+            root_service: match trace.root {
+                Some(root) => trace.service(root),
+                None => "<root span not yet received>".to_owned(),
+            },
+            root_name: trace.root.map_or(String::new(), |root| trace.nodes[root].row.span.name.clone()),
+            start: trace.start as u64,
+            duration_ms: u32::try_from(trace.duration / 1_000_000).unwrap_or(u32::MAX),
+            services,
+            spansets: spansets.collect(),
+        }
+    }
+
+    /// Of several values of a name the first is shown that a comparison of the query holds for; else the first.
+    fn shown_span(&self, span: usize, names: &[Attribute], asked: &[(Attribute, ComparisonOp, Value)]) -> FoundSpan {
+        let node = &self.trace.nodes[span];
+        let mut attributes = vec![];
+        for name in names {
+            let key = match &name.name {
+                AttributeName::Key { key, .. } => key.clone(),
+                AttributeName::Intrinsic(
+                    Intrinsic::Name
+                    | Intrinsic::Duration
+                    | Intrinsic::TraceDuration
+                    | Intrinsic::RootServiceName
+                    | Intrinsic::RootName
+                    | Intrinsic::TraceId
+                    | Intrinsic::SpanId,
+                ) => continue,
+                AttributeName::Intrinsic(_) => name.to_string(),
+            };
+            let values = self.named(name, span);
+            let wanted = |value: &&Value| {
+                asked.iter().any(|(other, op, literal)| other == name && self.compare(*op, value, literal))
+            };
+            if let Some(value) = values.iter().find(wanted).or(values.first()) {
+                attributes.push((key, value.shown()));
+            }
+        }
+        attributes.sort();
+        let asks_name = names.iter().any(|name| name.name == AttributeName::Intrinsic(Intrinsic::Name));
+        FoundSpan {
+            id: hex(&node.row.span.span_id),
+            name: if asks_name { node.row.span.name.clone() } else { String::new() },
+            start: node.start as u64,
+            duration: node.duration as u64,
+            attributes,
+        }
+    }
+}
+
+fn shown(value: Option<&Value>) -> String {
+    value.map_or("string \"nil\"".to_owned(), Value::shown)
+}
+
+/// The comparisons of a name with a literal that a span may pass to be in a spanset.
+fn comparisons(pipeline: &Pipeline, all: &mut Vec<(Attribute, ComparisonOp, Value)>) {
+    fn in_filter(expr: &FieldExpr, all: &mut Vec<(Attribute, ComparisonOp, Value)>) {
+        match expr {
+            FieldExpr::And(left, right) | FieldExpr::Or(left, right) => {
+                in_filter(left, all);
+                in_filter(right, all);
+            }
+            FieldExpr::Compare { op, left, right, .. } => {
+                if let (FieldExpr::Attribute(name), FieldExpr::Static(literal, _)) = (&**left, &**right) {
+                    all.extend(Value::of_literal(literal).map(|literal| (name.clone(), *op, literal)));
+                }
+            }
+            _ => {}
+        }
+    }
+    fn in_expr(expr: &SpansetExpr, all: &mut Vec<(Attribute, ComparisonOp, Value)>) {
+        match expr {
+            SpansetExpr::Filter(filter) => in_filter(filter, all),
+            SpansetExpr::Pipeline(pipeline) => comparisons(pipeline, all),
+            SpansetExpr::Binary { left, right, .. } => [left, right].into_iter().for_each(|side| in_expr(side, all)),
+        }
+    }
+    for stage in &pipeline.stages {
+        if let Stage::Spansets(expr) = stage {
+            in_expr(expr, all);
+        }
+    }
+}
+
+/// Each name of a query once.
+fn mentioned(pipeline: &Pipeline, names: &mut Vec<Attribute>) {
+    for stage in &pipeline.stages {
+        match stage {
+            Stage::Spansets(expr) => in_spansets(expr, names),
+            Stage::ScalarFilter { left, right, .. } => [left, right].into_iter().for_each(|s| in_scalar(s, names)),
+            Stage::GroupBy(expr) => in_field(expr, names),
+            Stage::Coalesce => {}
+            Stage::Select(selected) => selected.iter().for_each(|name| add(name, names)),
+        }
+    }
+}
+
+fn in_spansets(expr: &SpansetExpr, names: &mut Vec<Attribute>) {
+    match expr {
+        SpansetExpr::Filter(filter) => in_field(filter, names),
+        SpansetExpr::Pipeline(pipeline) => mentioned(pipeline, names),
+        SpansetExpr::Binary { left, right, .. } => [left, right].into_iter().for_each(|side| in_spansets(side, names)),
+    }
+}
+
+fn in_scalar(expr: &ScalarExpr, names: &mut Vec<Attribute>) {
+    match expr {
+        ScalarExpr::Static(..) => {}
+        ScalarExpr::Aggregate(aggregate) => aggregate.argument.iter().for_each(|argument| in_field(argument, names)),
+        ScalarExpr::Binary { left, right, .. } => [left, right].into_iter().for_each(|side| in_scalar(side, names)),
+        ScalarExpr::Negate(operand) => in_scalar(operand, names),
+        ScalarExpr::Pipeline(pipeline, inner) => {
+            mentioned(pipeline, names);
+            in_scalar(inner, names);
+        }
+    }
+}
+
+fn in_field(expr: &FieldExpr, names: &mut Vec<Attribute>) {
+    match expr {
+        FieldExpr::Static(..) => {}
+        FieldExpr::Attribute(name) => add(name, names),
+        FieldExpr::Compare { left, right, .. }
+        | FieldExpr::Arithmetic { left, right, .. }
+        | FieldExpr::And(left, right)
+        | FieldExpr::Or(left, right) => [left, right].into_iter().for_each(|side| in_field(side, names)),
+        FieldExpr::Not(operand)
+        | FieldExpr::Negate(operand)
+        | FieldExpr::Exists { operand, .. }
+        | FieldExpr::In { operand, .. } => in_field(operand, names),
+    }
+}
+
+fn add(name: &Attribute, names: &mut Vec<Attribute>) {
+    if !names.contains(name) {
+        names.push(name.clone());
+    }
+}

@@ -1,0 +1,443 @@
+//! Queries as text, from a seed, about what is in the data: names and literals are those of its spans.
+
+use proto::otlp::common::v1::{AnyValue, KeyValue, any_value::Value as Any};
+use rand::{Rng, rngs::StdRng, seq::IndexedRandom};
+
+use crate::data::Row;
+
+/// What can be asked about.
+pub struct Vocabulary {
+    keys: Vec<Name>,
+    intrinsics: Vec<Name>,
+}
+
+/// A name as a query writes it, and literals that its values are equal to.
+#[derive(Clone)]
+struct Name {
+    text: String,
+    literals: Vec<Literal>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Literal {
+    /// Anything with an order, as written.
+    Number(String),
+    Text(String),
+    /// Only equal or not: booleans, statuses, kinds.
+    Word(String),
+}
+
+impl Literal {
+    fn of_int(value: i64) -> Self {
+        Self::Number(match value {
+            i64::MIN => "minInt".into(),
+            i64::MAX => "maxInt".into(),
+            value => value.to_string(),
+        })
+    }
+
+    fn of_duration(nanos: i64) -> Self {
+        Self::Number(format!("{nanos}ns"))
+    }
+
+    fn add_any(value: &AnyValue, literals: &mut Vec<Self>) {
+        match &value.value {
+            Some(Any::StringValue(v)) => literals.push(Self::Text(v.clone())),
+            Some(Any::IntValue(v)) => literals.push(Self::of_int(*v)),
+            Some(Any::DoubleValue(v)) if v.is_finite() => literals.push(Self::Number(format!("{v:?}"))),
+            Some(Any::BoolValue(v)) => literals.push(Self::Word(v.to_string())),
+            Some(Any::ArrayValue(v)) => v.values.iter().for_each(|v| Self::add_any(v, literals)),
+            _ => {}
+        }
+    }
+
+    fn written(&self) -> String {
+        match self {
+            Self::Number(text) | Self::Word(text) => text.clone(),
+            Self::Text(text) => quoted(text),
+        }
+    }
+}
+
+/// A string literal.
+fn quoted(text: &str) -> String {
+    let mut out = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            '\n' => out.push_str("\\n"),
+            c => out.push(c),
+        }
+    }
+    out + "\""
+}
+
+fn key_text(key: &str) -> String {
+    match key.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c)) {
+        true => key.to_owned(),
+        false => format!("\"{}\"", key.replace('\\', "\\\\").replace('"', "\\\"")),
+    }
+}
+
+const INTRINSICS: [(&str, &[&str]); 2] = [
+    ("kind", &["unspecified", "internal", "server", "client", "producer", "consumer", "2", "3"]),
+    ("status", &["error", "ok", "unset", "2", "0"]),
+];
+
+impl Vocabulary {
+    pub fn of(rows: &[Row]) -> Self {
+        let mut keys: Vec<Name> = vec![];
+        let mut intrinsics: Vec<Name> = vec![];
+        fn add(names: &mut Vec<Name>, text: &str, literal: impl FnOnce(&mut Vec<Literal>)) {
+            let at = names.iter().position(|name| name.text == text).unwrap_or_else(|| {
+                names.push(Name { text: text.to_owned(), literals: vec![] });
+                names.len() - 1
+            });
+            literal(&mut names[at].literals);
+        }
+        let mut add_keys = |scope: &str, attributes: &[KeyValue]| {
+            for (attribute, value) in attributes.iter().filter_map(|a| Some((a, a.value.as_ref()?))) {
+                let key = key_text(&attribute.key);
+                add(&mut keys, &format!("{scope}.{key}"), |l| Literal::add_any(value, l));
+                if scope != "link" {
+                    add(&mut keys, &format!(".{key}"), |l| Literal::add_any(value, l));
+                }
+            }
+        };
+        for row in rows {
+            add_keys("span", &row.span.attributes);
+            add_keys("resource", &row.resource.attributes);
+            add_keys("instrumentation", &row.scope.attributes);
+            row.span.events.iter().for_each(|event| add_keys("event", &event.attributes));
+            row.span.links.iter().for_each(|link| add_keys("link", &link.attributes));
+        }
+        let mut text = |name: &str, value: String| add(&mut intrinsics, name, |l| l.push(Literal::Text(value)));
+        let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
+        for row in rows.iter().step_by(7) {
+            text("name", row.span.name.clone());
+            text("span:name", row.span.name.clone());
+            text("rootName", row.span.name.clone());
+            text("trace:rootService", "orders".into());
+            text("rootServiceName", String::new());
+            text("statusMessage", row.span.status.as_ref().map_or(String::new(), |s| s.message.clone()));
+            text("span:id", hex(&row.span.span_id));
+            text("span:parentID", hex(&row.span.parent_span_id));
+            text("trace:id", hex(&row.span.trace_id));
+            text("instrumentation:name", row.scope.name.clone());
+            text("instrumentation:version", row.scope.version.clone());
+            row.span.events.iter().for_each(|event| text("event:name", event.name.clone()));
+            for link in &row.span.links {
+                text("link:traceID", hex(&link.trace_id).trim_start_matches('0').to_owned());
+                text("link:spanID", hex(&link.span_id));
+            }
+        }
+        let mut number = |name: &str, value: Literal| add(&mut intrinsics, name, |l| l.push(value));
+        for row in rows.iter().step_by(5) {
+            let span = &row.span;
+            let length = span.end_time_unix_nano.saturating_sub(span.start_time_unix_nano);
+            let length = i64::try_from(length).unwrap_or(i64::MAX);
+            for name in ["duration", "span:duration", "traceDuration"] {
+                number(name, Literal::of_duration(length));
+            }
+            for event in &span.events {
+                let since = event.time_unix_nano.wrapping_sub(span.start_time_unix_nano) as i64;
+                number("event:timeSinceStart", Literal::of_duration(since));
+            }
+        }
+        for value in -1..12 {
+            for name in ["span:childCount", "nestedSetLeft", "nestedSetRight", "nestedSetParent"] {
+                number(name, Literal::of_int(value));
+            }
+        }
+        for (name, words) in INTRINSICS {
+            words.iter().for_each(|word| number(name, Literal::Word((*word).to_owned())));
+        }
+        keys.retain(|name| !name.literals.is_empty());
+        Self { keys, intrinsics }
+    }
+}
+
+/// Asks one query after another.
+pub struct Asker<'a> {
+    pub rng: StdRng,
+    pub vocabulary: &'a Vocabulary,
+}
+
+impl Asker<'_> {
+    fn below(&mut self, bound: usize) -> usize {
+        self.rng.random_range(0..bound)
+    }
+
+    fn chance(&mut self, share: f64) -> bool {
+        self.rng.random_bool(share)
+    }
+
+    fn pick<'t>(&mut self, of: &[&'t str]) -> &'t str {
+        of.choose(&mut self.rng).expect("something to pick from")
+    }
+
+    fn key(&mut self) -> Name {
+        self.vocabulary.keys.choose(&mut self.rng).expect("there are attributes").clone()
+    }
+
+    fn name(&mut self) -> Name {
+        match self.chance(0.65) {
+            true => self.key(),
+            false => self.vocabulary.intrinsics.choose(&mut self.rng).expect("there are intrinsics").clone(),
+        }
+    }
+
+    /// A name of something numeric, mostly.
+    fn measured(&mut self) -> String {
+        if self.chance(0.4) {
+            return self.pick(&["duration", "duration", "traceDuration", "span:childCount", "nestedSetLeft", "event:timeSinceStart"]).into();
+        }
+        let numeric = |name: &&Name| name.literals.iter().any(|l| matches!(l, Literal::Number(_)));
+        let names: Vec<&Name> = self.vocabulary.keys.iter().filter(numeric).collect();
+        names.choose(&mut self.rng).expect("there are numbers").text.clone()
+    }
+
+    /// A name of whatever kind.
+    fn any_name(&mut self) -> String {
+        self.name().text
+    }
+
+    fn comparison(&mut self) -> &'static str {
+        self.pick(&["=", "!=", "<", "<=", ">", ">="])
+    }
+
+    fn literal_for(&mut self, name: &Name) -> Literal {
+        // An attribute may be compared with any literal, an intrinsic only with those of its type.
+        let of = if name.text.contains(['.']) && self.chance(0.15) { self.key() } else { name.clone() };
+        of.literals.choose(&mut self.rng).expect("kept with literals only").clone()
+    }
+
+    fn pattern(&mut self, text: &str) -> String {
+        let whole = regex::escape(text);
+        let half = text.char_indices().map(|(at, _)| at).nth(text.chars().count() / 2).unwrap_or(0);
+        match self.below(7) {
+            0 => whole,
+            1 => regex::escape(&text[..half]) + ".*",
+            2 => format!(".*{}", regex::escape(&text[half..])),
+            3 => format!("(?i){}", regex::escape(&text.to_uppercase())),
+            4 => format!("{whole}|GET|[a-c]+"),
+            5 => ".+".into(),
+            _ => "[^G].*".into(),
+        }
+    }
+
+    /// `name op literal`, or the other way round.
+    fn simple(&mut self) -> String {
+        let name = self.name();
+        let literal = self.literal_for(&name);
+        let op = match &literal {
+            Literal::Word(_) => self.pick(&["=", "!="]),
+            Literal::Text(text) if self.chance(0.35) => {
+                let op = self.pick(&["=~", "!~"]);
+                let pattern = self.pattern(text);
+                return format!("{} {op} {}", name.text, quoted(&pattern));
+            }
+            _ => self.comparison(),
+        };
+        match self.chance(0.1) {
+            true => format!("{} {op} {}", literal.written(), name.text),
+            false => format!("{} {op} {}", name.text, literal.written()),
+        }
+    }
+
+    fn number(&mut self, depth: usize) -> String {
+        match self.below(if depth == 0 { 5 } else { 8 }) {
+            0..=2 => self.measured(),
+            3 => self.pick(&["1", "2", "0", "-3", "1.5", "100ms", "3ns", "-1", "0.5"]).into(),
+            4 => {
+                let name = self.key();
+                match name.literals.iter().find(|l| matches!(l, Literal::Number(_))) {
+                    Some(literal) => literal.written(),
+                    None => name.text,
+                }
+            }
+            5 => format!("-({})", self.number(depth - 1)),
+            _ => {
+                let op = self.pick(&["+", "-", "*", "/", "%", "^"]);
+                format!("({} {op} {})", self.number(depth - 1), self.number(depth - 1))
+            }
+        }
+    }
+
+    fn leaf(&mut self) -> String {
+        match self.below(20) {
+            0..=9 => self.simple(),
+            10 => format!("{} {} nil", self.key().text, self.pick(&["=", "!="])),
+            11 => format!("{} != nil", self.any_name()),
+            12 => self.key().text,
+            13 => format!("!{}", self.key().text),
+            14 => {
+                let (left, right) = (self.name(), self.name());
+                format!("{} {} {}", left.text, self.comparison(), right.text)
+            }
+            15 | 16 => format!("{} {} {}", self.number(2), self.comparison(), self.number(2)),
+            17 => {
+                let name = self.name();
+                let values: Vec<String> = (0..=self.below(3)).map(|_| self.literal_for(&name).written()).collect();
+                format!("{} {} [{}]", name.text, self.pick(&["in", "not in"]), values.join(", "))
+            }
+            18 => format!("({} {} nil)", self.number(1), self.pick(&["=", "!="])),
+            _ => self.pick(&["true", "false", "1 < 2", "kind = server", "status = error"]).into(),
+        }
+    }
+
+    pub fn condition(&mut self, depth: usize) -> String {
+        if depth == 0 || self.chance(0.4) {
+            return self.leaf();
+        }
+        match self.below(9) {
+            0..=3 => format!("{} && {}", self.condition(depth - 1), self.condition(depth - 1)),
+            4..=5 => format!("({} || {})", self.condition(depth - 1), self.condition(depth - 1)),
+            6 | 7 => format!("!({})", self.condition(depth - 1)),
+            _ => {
+                let (left, op, right) = (self.condition(depth - 1), self.pick(&["=", "!="]), self.key().text);
+                let right = if self.chance(0.5) { right } else { self.pick(&["true", "false"]).into() };
+                format!("({left}) {op} {right}")
+            }
+        }
+    }
+
+    /// A condition that holds often.
+    fn broad(&mut self) -> String {
+        match self.below(6) {
+            0 | 1 => "true".into(),
+            2 => self.pick(&["kind = server", "kind != client", "status != error", "nestedSetParent < 0", "duration > 1s"]).into(),
+            3 => format!("{} != nil", self.key().text),
+            _ => self.condition(1),
+        }
+    }
+
+    fn filter(&mut self) -> String {
+        format!("{{ {} }}", self.broad())
+    }
+
+    fn spansets(&mut self, depth: usize) -> String {
+        if depth == 0 {
+            return self.filter();
+        }
+        let op = match self.chance(0.3) {
+            true => self.pick(&["&&", "||"]),
+            false => self.pick(&[
+                ">", "<", ">>", "<<", "~", "!>", "!<", "!>>", "!<<", "!~", "&>", "&<", "&>>", "&<<", "&~",
+            ]),
+        };
+        let mut side = || match self.below(5) {
+            0 => format!("({})", self.spansets(depth - 1)),
+            1 => format!("({} | {})", self.filter(), self.stage()),
+            _ => self.filter(),
+        };
+        format!("{} {op} {}", side(), side())
+    }
+
+    fn aggregate(&mut self) -> String {
+        match self.below(5) {
+            0 | 1 => "count()".into(),
+            2 => format!("{}({})", self.pick(&["min", "max", "avg", "sum"]), self.number(1)),
+            _ => format!("{}({})", self.pick(&["min", "max", "avg", "sum"]), self.measured()),
+        }
+    }
+
+    fn scalar(&mut self) -> String {
+        match self.below(8) {
+            0 => format!("{} {} {}", self.aggregate(), self.pick(&["+", "-", "*", "/", "%"]), self.aggregate()),
+            1 => format!("{} * 2", self.aggregate()),
+            2 => format!("-{}", self.aggregate()),
+            _ => self.aggregate(),
+        }
+    }
+
+    fn stage(&mut self) -> String {
+        match self.below(8) {
+            0 | 1 => {
+                let right = match self.below(4) {
+                    0 => self.scalar(),
+                    1 => self.pick(&["1", "2", "3", "0", "-1"]).into(),
+                    2 => self.pick(&["1s", "100ms", "2.5", "500"]).into(),
+                    _ => "1".into(),
+                };
+                format!("{} {} {right}", self.scalar(), self.comparison())
+            }
+            2 | 3 => format!("by({})", self.any_name()),
+            4 => format!("by({})", if self.chance(0.5) { self.condition(1) } else { self.number(1) }),
+            5 => "coalesce()".into(),
+            6 => format!("select({}, {})", self.any_name(), self.any_name()),
+            _ => self.filter(),
+        }
+    }
+
+    /// A search with everything a pipeline can have.
+    pub fn pipeline(&mut self) -> String {
+        if self.chance(0.06) {
+            let op = self.pick(&[">", "=", "<="]);
+            return format!("({} | {}) {op} ({} | count())", self.filter(), self.aggregate(), self.filter());
+        }
+        let mut stages = vec![if self.chance(0.7) { self.spansets(2) } else { self.filter() }];
+        for _ in 0..self.below(4) {
+            stages.push(self.stage());
+        }
+        if stages.len() == 1 && self.chance(0.2) {
+            stages.insert(0, format!("by({})", self.any_name()));
+        }
+        stages.join(" | ")
+    }
+
+    /// A search with one filter, perhaps with `select`.
+    pub fn single_filter(&mut self) -> String {
+        let filter = format!("{{ {} }}", self.condition(3));
+        match self.chance(0.1) {
+            true => format!("{filter} | select({}, {})", self.any_name(), self.any_name()),
+            false => filter,
+        }
+    }
+
+    fn metrics_function(&mut self) -> String {
+        let function = match self.below(10) {
+            0..=1 => "rate()".into(),
+            2..=3 => "count_over_time()".into(),
+            4..=6 => format!("{}_over_time({})", self.pick(&["min", "max", "avg", "sum"]), self.measured()),
+            7 | 8 => format!("quantile_over_time({}, .5, {})", self.measured(), self.pick(&["0", "0.99", "1", ".9"])),
+            _ => format!("histogram_over_time({})", self.measured()),
+        };
+        match self.below(3) {
+            0 => function,
+            n => {
+                let names: Vec<String> = (0..n).map(|_| self.any_name()).collect();
+                format!("{function} by ({})", names.join(", "))
+            }
+        }
+    }
+
+    pub fn metrics(&mut self) -> String {
+        let pipeline = match self.below(4) {
+            0 => self.pipeline(),
+            _ => self.filter(),
+        };
+        let mut query = format!("{pipeline} | {}", self.metrics_function());
+        let compared = |asker: &mut Self| format!(" {} {}", asker.comparison(), asker.pick(&["1", "0", "0.05", "2", "1s"]));
+        if self.chance(0.15) {
+            query += &compared(self);
+        }
+        if self.chance(0.2) {
+            query += &format!(" | {}({})", self.pick(&["topk", "bottomk"]), 1 + self.below(4));
+            if self.chance(0.2) {
+                query += &compared(self);
+            }
+        }
+        if self.chance(0.08) {
+            let op = self.pick(&["+", "-", "*", "/"]);
+            let function = query.rsplit(" | ").next().unwrap_or_default().to_owned();
+            if !function.starts_with(['t', 'b']) && !function.contains(['<', '>', '=']) {
+                return match self.chance(0.5) {
+                    true => format!("({query}) {op} 3"),
+                    false => format!("({query}) {op} ({} | {function})", self.filter()),
+                };
+            }
+        }
+        query
+    }
+}
