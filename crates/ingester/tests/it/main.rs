@@ -167,7 +167,7 @@ fn text(key: &str, value: &str) -> KeyValue {
 fn request(spans: Vec<Span>) -> Bytes {
     let scope = InstrumentationScope { name: "test".to_owned(), ..Default::default() };
     let scope_spans = vec![ScopeSpans { scope: Some(scope), spans, ..Default::default() }];
-    let resource = Some(Resource { attributes: vec![text("service.name", "shop")] });
+    let resource = Some(Resource { attributes: vec![text("service.name", "shop")], ..Default::default() });
     ExportTraceServiceRequest { resource_spans: vec![ResourceSpans { resource, scope_spans, ..Default::default() }] }
         .encode_to_vec()
         .into()
