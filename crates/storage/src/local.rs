@@ -16,6 +16,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, ErrorKind, Write},
     ops::Range,
+    os::unix::fs::MetadataExt,
     path::{Path as FsPath, PathBuf},
     sync::{
         Arc,
@@ -194,6 +195,13 @@ impl State {
     }
 }
 
+fn same_file(a: &FsPath, b: &FsPath) -> bool {
+    match (fs::metadata(a), fs::metadata(b)) {
+        (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
+        _ => false,
+    }
+}
+
 fn sync_folder(folder: &FsPath) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
@@ -284,7 +292,16 @@ impl ObjectStore for DurableFileSystem {
         self.blocking(to, |state, path| state.ensure_folder(path.parent().unwrap_or(&state.root)).map_err(generic)).await?;
         self.inner.rename_opts(from, to, options).await?;
         self.blocking(to, |state, path| state.sync_name(&path)).await?;
-        self.blocking(from, |state, path| state.sync_name(&path)).await
+        let renamed = self.inner.path_to_filesystem(to)?;
+        self.blocking(from, move |state, path| {
+            // A copy is a second name of the same file here, and POSIX's rename of one onto the other does
+            // nothing at all.
+            if path != renamed && same_file(&path, &renamed) {
+                fs::remove_file(&path).map_err(generic)?;
+            }
+            state.sync_name(&path)
+        })
+        .await
     }
 }
 

@@ -132,7 +132,10 @@ fn schema() -> SchemaRef {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::action::*, *};
+    use super::{
+        super::action::{Add, Format, Metadata, Protocol, Remove, Transaction},
+        *,
+    };
 
     #[test]
     fn actions_survive_a_checkpoint() {
