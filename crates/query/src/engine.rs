@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, num::NonZeroUsize, sync::Arc};
 
+use block::batch::SpanBatch;
 use futures::{StreamExt, TryStreamExt, stream};
 use model::{ErrorKind, TenantId, TraceId};
 use parking_lot::Mutex;
@@ -12,7 +13,8 @@ use ulid::Ulid;
 use crate::{
     live::{LiveData, LiveGeneration},
     request::QueryError,
-    source::{LiveSources, SharedTraces, Source, Sources, Unit},
+    scan::Reads,
+    source::{LiveSources, SharedTraces, Source, SourceId, Sources, Split, Unit},
 };
 
 /// A handle; clones share everything.
@@ -45,7 +47,19 @@ struct TenantSources {
     blocks: Mutex<HashMap<Ulid, Arc<Source>>>,
     live: LiveSources,
     shared: SharedTraces,
+    together: tokio::sync::Mutex<Option<Arc<Together>>>,
 }
+
+/// The traces that are split between these blocks.
+struct Together {
+    blocks: Vec<SourceId>,
+    sources: Vec<Arc<Source>>,
+    /// False if there were too many.
+    complete: bool,
+}
+
+/// Spans of split traces that are kept in memory per tenant: about 1 GiB at the most, some hundred bytes each.
+const TOGETHER_ROWS_MAX: usize = 2_000_000;
 
 /// Blocks opened at the same time when a query meets many new ones.
 const BLOCKS_OPENING_MAX: usize = 16;
@@ -66,8 +80,48 @@ impl Engine {
         // In the order in which spans were received: merged rows of a trace keep it.
         let mut sources = std::mem::take(&mut all.blocks);
         sources.extend(known.live.of(batches));
-        let split = known.shared.split(&sources).await?;
-        Ok(Sources { all: sources, split: Arc::new(split) })
+        let split = known.shared.split(&sources, &sources).await?;
+        let together = self.together(&known, &sources, &split).await?;
+        let loose = match &together {
+            // Its traces are all split between blocks only.
+            Some(_) => split.live,
+            None => split.all.clone(),
+        };
+        Ok(Sources {
+            all: sources,
+            split: Arc::new(split.all),
+            together: together.map_or(vec![], |together| together.sources.clone()),
+            loose: Arc::new(loose),
+        })
+    }
+
+    /// The traces that are split between blocks, put together. Made once for a set of blocks; `None` if there are
+    /// none, or too many to keep.
+    async fn together(&self, known: &TenantSources, sources: &[Arc<Source>], split: &Split) -> Result<Option<Arc<Together>>, QueryError> {
+        if split.all.is_empty() {
+            return Ok(None);
+        }
+        let blocks: Vec<Arc<Source>> = sources.iter().filter(|source| !source.is_live()).cloned().collect();
+        let ids: Vec<SourceId> = blocks.iter().map(|source| source.id).collect();
+        let mut kept = known.together.lock().await;
+        if kept.as_ref().is_none_or(|together| together.blocks != ids) {
+            let between_blocks = known.shared.split(&blocks, sources).await?.all;
+            let reads = Arc::new(Reads::default());
+            let mut made = vec![];
+            let mut rows = 0;
+            for chunk in merge_chunks(between_blocks.into_iter().collect()) {
+                if let Some(merged) = self.merged_from(&blocks, &chunk, &reads).await? {
+                    rows += merged.records.num_rows();
+                    let batch = SpanBatch { records: merged.records, catalogue: merged.layout.catalogue };
+                    made.push(Source::memory(batch));
+                }
+                if rows > TOGETHER_ROWS_MAX {
+                    break;
+                }
+            }
+            *kept = Some(Arc::new(Together { blocks: ids, sources: made, complete: rows <= TOGETHER_ROWS_MAX }));
+        }
+        Ok(kept.clone().filter(|together| together.complete))
     }
 
     async fn blocks_and_transactions(

@@ -51,10 +51,10 @@ impl Engine {
         W: Fn(TraceRows) -> Result<T, QueryError> + Clone + Send + Sync + 'static,
     {
         let mut results = vec![];
-        for source in sources.all.iter().filter(|source| source.overlaps(matching.sources)) {
+        for (source, left_out) in sources.parts().filter(|(source, _)| source.overlaps(matching.sources)) {
             let Some(scan) = scan_of(matching, source.layout(), source.within(matching.started))? else { continue };
             let units = source.units(&scan, reads)?;
-            let part = Arc::new(Part { scan, source: Arc::clone(source), split: Arc::clone(&sources.split) });
+            let part = Arc::new(Part { scan, source: Arc::clone(source), left_out: Arc::clone(left_out) });
             let done = self
                 .each_unit(units, |unit| {
                     let (part, reads, work) = (Arc::clone(&part), Arc::clone(reads), work.clone());
@@ -63,7 +63,7 @@ impl Engine {
                 .await?;
             results.extend(done);
         }
-        for chunk in merge_chunks(sources.split.iter().copied().collect()) {
+        for chunk in merge_chunks(sources.loose.iter().copied().collect()) {
             let Some(rows) = self.merged(sources, &chunk, reads).await? else { continue };
             let Some(scan) = scan_of(matching, &rows.layout, false)? else { continue };
             let records = read_memory(&rows.records, &scan, reads)?;
@@ -77,20 +77,20 @@ impl Engine {
 struct Part {
     scan: Scan,
     source: Arc<Source>,
-    split: Arc<HashSet<TraceId>>,
+    left_out: Arc<HashSet<TraceId>>,
 }
 
 impl Part {
-    /// The rows without those of split traces.
+    /// The rows without those of traces that are looked at elsewhere.
     fn rows(&self, records: RecordBatch) -> Result<TraceRows, QueryError> {
-        let records = if self.split.is_empty() || records.num_rows() == 0 {
+        let records = if self.left_out.is_empty() || records.num_rows() == 0 {
             records
         } else {
             let ids = records
                 .column_by_name(schema::TRACE_ID)
                 .ok_or_else(|| QueryError::internal("rows without trace ids"))?
                 .as_fixed_size_binary();
-            let whole = |row| TraceId::from_slice(ids.value(row)).is_none_or(|id| !self.split.contains(&id));
+            let whole = |row| TraceId::from_slice(ids.value(row)).is_none_or(|id| !self.left_out.contains(&id));
             let keep: BooleanArray = (0..ids.len()).map(|row| Some(whole(row))).collect();
             filter_record_batch(&records, &keep).map_err(QueryError::internal)?
         };

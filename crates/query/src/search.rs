@@ -4,7 +4,7 @@
 //! fetches whole traces for the few winners and evaluates the query on them again, for what is shown.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::{Arc, atomic::Ordering},
 };
 
@@ -158,13 +158,13 @@ impl Engine {
         let mut touched: BTreeSet<TraceId> = BTreeSet::new();
         let mut inspected = 0;
         if plan.asks_whole_trace {
-            touched.extend(sources.split.iter().copied());
+            touched.extend(sources.loose.iter().copied());
         }
-        let mut order: Vec<&Arc<Source>> = sources.all.iter().collect();
-        order.sort_by_key(|source| std::cmp::Reverse(source.range.end));
-        for source in order {
+        let mut order: Vec<_> = sources.parts().collect();
+        order.sort_by_key(|(source, _)| std::cmp::Reverse(source.range.end));
+        for (source, left_out) in order {
             let in_range = source.overlaps(request.range);
-            if !in_range && sources.split.is_empty() {
+            if !in_range && sources.loose.is_empty() {
                 continue;
             }
             // Nothing in an older source can start after the oldest winner of a full list. Split traces are
@@ -172,7 +172,7 @@ impl Engine {
             if winners.len() >= request.limit && source.range.end < winners[request.limit - 1].start {
                 break;
             }
-            let Some(work) = UnitWork::new(source, sources, plan, request, in_range, reads)? else { continue };
+            let Some(work) = UnitWork::new(source, left_out, sources, plan, request, in_range, reads)? else { continue };
             let units = source.units(&work.scan, reads)?;
             let work = Arc::new(work);
             let results = self
@@ -183,7 +183,7 @@ impl Engine {
                 .await?;
             for result in results {
                 winners.extend(result.winners);
-                touched.extend(result.touched);
+                touched.extend(result.touched.into_iter().filter(|id| sources.loose.contains(id)));
                 inspected += result.traces;
             }
             keep_newest(&mut winners, request.limit);
@@ -239,7 +239,7 @@ struct UnitWork {
     plan: Arc<Plan>,
     pipeline: Option<BoundPipeline>,
     layout: Layout,
-    split: Arc<std::collections::HashSet<TraceId>>,
+    split: Arc<HashSet<TraceId>>,
     range: Option<TimeRange>,
     limit: usize,
     reads: Arc<Reads>,
@@ -249,6 +249,7 @@ impl UnitWork {
     /// `None` if the source cannot contribute.
     fn new(
         source: &Source,
+        left_out: &Arc<HashSet<TraceId>>,
         sources: &Sources,
         plan: &Arc<Plan>,
         request: &SearchRequest,
@@ -275,16 +276,16 @@ impl UnitWork {
         }
         // Outside the range only parts of split traces are of interest.
         let traces = (!in_range).then(|| {
-            let mut split: Vec<TraceId> = sources.split.iter().copied().collect();
-            split.sort_unstable();
-            Arc::new(split)
+            let mut loose: Vec<TraceId> = sources.loose.iter().copied().collect();
+            loose.sort_unstable();
+            Arc::new(loose)
         });
         Ok(Some(Self {
             scan: Scan { predicate, traces, columns: Some(columns.into_iter().collect()) },
             plan: Arc::clone(plan),
             pipeline,
             layout,
-            split: Arc::clone(&sources.split),
+            split: Arc::clone(left_out),
             range: if source.within(request.range) { None } else { request.range },
             limit: request.limit,
             reads: Arc::clone(reads),

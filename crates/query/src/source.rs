@@ -69,6 +69,10 @@ impl Source {
         }
     }
 
+    pub fn is_live(&self) -> bool {
+        matches!(self.data, SourceData::Memory(..))
+    }
+
     /// The size of its data file; `None` for live data.
     pub fn block_bytes(&self) -> Option<u64> {
         match &self.data {
@@ -208,9 +212,9 @@ pub struct SharedTraces {
 }
 
 impl SharedTraces {
-    /// The traces that lie in more than one of `sources`. Forgets pairs of sources that are not among them.
-    pub async fn split(&self, sources: &[Arc<Source>]) -> Result<HashSet<TraceId>, QueryError> {
-        let mut split = HashSet::new();
+    /// The traces that lie in more than one of `sources`. Forgets pairs with sources that are not in `existing`.
+    pub async fn split(&self, sources: &[Arc<Source>], existing: &[Arc<Source>]) -> Result<Split, QueryError> {
+        let mut split = Split::default();
         let mut current = HashMap::new();
         for (i, a) in sources.iter().enumerate() {
             for b in &sources[i + 1..] {
@@ -220,13 +224,28 @@ impl SharedTraces {
                     Some(shared) => shared,
                     None => Arc::new(shared_traces(a, b).await?),
                 };
-                split.extend(shared.iter().copied());
+                split.all.extend(shared.iter().copied());
+                if a.is_live() || b.is_live() {
+                    split.live.extend(shared.iter().copied());
+                }
                 current.insert(key, shared);
             }
         }
-        *self.pairs.lock() = current;
+        let existing: HashSet<SourceId> = existing.iter().map(|source| source.id).collect();
+        let mut pairs = self.pairs.lock();
+        pairs.retain(|(a, b), _| existing.contains(a) && existing.contains(b));
+        pairs.extend(current);
+        drop(pairs);
         Ok(split)
     }
+}
+
+/// Which traces are split.
+#[derive(Default)]
+pub struct Split {
+    pub all: HashSet<TraceId>,
+    /// Those with a part in live data: where they lie changes from query to query.
+    pub live: HashSet<TraceId>,
 }
 
 async fn shared_traces(a: &Arc<Source>, b: &Arc<Source>) -> Result<Vec<TraceId>, QueryError> {
@@ -245,6 +264,21 @@ async fn shared_traces(a: &Arc<Source>, b: &Arc<Source>) -> Result<Vec<TraceId>,
 
 /// Everything a query looks at.
 pub struct Sources {
+    /// Where spans lie, in the order in which they were received.
     pub all: Vec<Arc<Source>>,
+    /// The traces that lie in several of them: left out where they are found in part.
     pub split: Arc<HashSet<TraceId>>,
+    /// Split traces put together before, kept while the blocks they came from exist.
+    pub together: Vec<Arc<Source>>,
+    /// Split traces that `together` has not, or that have a part in live data by now: to be merged for each query,
+    /// and left out of `together`.
+    pub loose: Arc<HashSet<TraceId>>,
+}
+
+impl Sources {
+    /// Each source, and the traces to leave out of it.
+    pub fn parts(&self) -> impl Iterator<Item = (&Arc<Source>, &Arc<HashSet<TraceId>>)> {
+        let lying = self.all.iter().map(|source| (source, &self.split));
+        lying.chain(self.together.iter().map(|source| (source, &self.loose)))
+    }
 }

@@ -13,7 +13,7 @@ use crate::{
     request::{QueryError, TraceRequest},
     scan::{Reads, Scan},
     shared_ids,
-    source::Sources,
+    source::{Source, Sources},
 };
 
 /// Rows of whole traces, sorted by trace id, in one layout.
@@ -34,10 +34,11 @@ impl Engine {
         columns: Columns<'_>,
         reads: &Arc<Reads>,
     ) -> Result<Vec<TraceRows>, QueryError> {
-        let (split, whole): (Vec<TraceId>, Vec<TraceId>) = ids.iter().copied().partition(|id| sources.split.contains(id));
+        let loose: Vec<TraceId> = ids.iter().copied().filter(|id| sources.loose.contains(id)).collect();
         let mut found = vec![];
-        for source in &sources.all {
-            let mut here: Vec<TraceId> = whole.iter().copied().filter(|id| source.may_hold(id)).collect();
+        for (source, left_out) in sources.parts() {
+            let mut here: Vec<TraceId> =
+                ids.iter().copied().filter(|id| !left_out.contains(id) && source.may_hold(id)).collect();
             if here.is_empty() {
                 continue;
             }
@@ -58,7 +59,7 @@ impl Engine {
                 TraceRows { records, layout }
             }));
         }
-        for chunk in merge_chunks(split) {
+        for chunk in merge_chunks(loose) {
             found.extend(self.merged(sources, &chunk, reads).await?);
         }
         Ok(found)
@@ -71,8 +72,17 @@ impl Engine {
         ids: &Arc<Vec<TraceId>>,
         reads: &Arc<Reads>,
     ) -> Result<Option<TraceRows>, QueryError> {
+        self.merged_from(&sources.all, ids, reads).await
+    }
+
+    pub(crate) async fn merged_from(
+        &self,
+        sources: &[Arc<Source>],
+        ids: &Arc<Vec<TraceId>>,
+        reads: &Arc<Reads>,
+    ) -> Result<Option<TraceRows>, QueryError> {
         let mut parts = vec![];
-        for source in sources.all.iter().filter(|source| ids.iter().any(|id| source.may_hold(id))) {
+        for source in sources.iter().filter(|source| ids.iter().any(|id| source.may_hold(id))) {
             parts.extend(source.traces(ids, reads).await?);
         }
         if parts.is_empty() {
