@@ -40,7 +40,9 @@ impl Client {
         match answer.await {
             Ok((StatusCode::OK, body)) => {
                 let response = ExportTraceServiceResponse::decode(body).unwrap();
-                assert_eq!(response.partial_success, None, "all spans of the tests are valid");
+                // Without rejected spans it is a warning: the corpus has an attribute that is cut to the size limit.
+                let rejected = response.partial_success.as_ref().is_some_and(|partial| partial.rejected_spans != 0);
+                assert!(!rejected, "all spans of the tests are valid: {response:?}");
                 Ok(())
             }
             Ok((StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS, body)) => {

@@ -7,12 +7,12 @@ mod compare;
 mod corpus;
 mod normal;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use prost::Message;
 use proto::otlp::{
     collector::trace::v1::ExportTraceServiceRequest,
-    trace::v1::{ResourceSpans, ScopeSpans},
+    trace::v1::{ResourceSpans, ScopeSpans, Span},
 };
 use tempfile::TempDir;
 
@@ -51,38 +51,67 @@ async fn a_block_is_answered_as_recorded() {
     agrees(&corpus, &server.client, "flushed").await;
 }
 
-/// Every trace of more than a few spans has spans in each block and in live data.
+/// Every trace of more than a few spans has spans in each block and in live data. They come in the recorded order, which
+/// decides between several roots.
 #[tokio::test]
 async fn traces_in_many_places_are_answered_as_recorded() {
     let (corpus, folder) = (Corpus::load(), TempDir::new().unwrap());
     let server = Server::start(&Settings::new(folder.path())).await;
-    for place in 0..=SPLIT_BLOCKS {
-        for request in &corpus.requests {
-            server.client.push(share(request, place, SPLIT_BLOCKS + 1)).await;
+    for (place, requests) in shares(&corpus.requests, SPLIT_BLOCKS + 1).into_iter().enumerate() {
+        for request in requests {
+            server.client.push(request).await;
         }
         if place < SPLIT_BLOCKS {
             let report = server.client.flush().await;
-            assert_eq!(report["blocks"].as_u64() >= Some(1), true, "{report}");
+            assert!(report["blocks"].as_u64() >= Some(1), "{report}");
         }
     }
     agrees(&corpus, &server.client, "split").await;
 }
 
-/// The spans of a request that belong into one of `places`, by their ids.
-fn share(request: &[u8], place: usize, places: usize) -> Vec<u8> {
-    let request = ExportTraceServiceRequest::decode(request).unwrap();
+/// Requests for each of `places`: the first place gets the first spans of each trace, and so on.
+fn shares(requests: &[Vec<u8>], places: usize) -> Vec<Vec<Vec<u8>>> {
+    let requests: Vec<_> = requests.iter().map(|request| ExportTraceServiceRequest::decode(&request[..]).unwrap()).collect();
+    let resources = requests.iter().flat_map(|request| &request.resource_spans);
+    let spans = resources.flat_map(|resource| &resource.scope_spans).flat_map(|scope| &scope.spans);
+    let mut totals: HashMap<&[u8], usize> = HashMap::new();
+    for span in spans {
+        *totals.entry(&span.trace_id).or_default() += 1;
+    }
+    (0..places)
+        .map(|place| {
+            let mut seen: HashMap<&[u8], usize> = HashMap::new();
+            requests.iter().map(|request| share(request, &mut |span| {
+                let seen = seen.entry(&span.trace_id).or_default();
+                *seen += 1;
+                (*seen - 1) * places / totals[&span.trace_id[..]] == place
+            })).collect()
+        })
+        .collect()
+}
+
+/// The request with those of its spans that are `here`.
+fn share<'a>(request: &'a ExportTraceServiceRequest, here: &mut impl FnMut(&'a Span) -> bool) -> Vec<u8> {
     let mut share = ExportTraceServiceRequest::default();
-    for resource in request.resource_spans {
-        let scopes = resource.scope_spans.into_iter().map(|mut scope| {
-            scope.spans.retain(|span| span.span_id.iter().fold(0, |sum, byte| sum + usize::from(*byte)) % places == place);
-            scope
+    for resource in &request.resource_spans {
+        let scopes = resource.scope_spans.iter().map(|scope| ScopeSpans {
+            spans: scope.spans.iter().filter(|span| here(span)).cloned().collect(),
+            scope: scope.scope.clone(),
+            schema_url: scope.schema_url.clone(),
         });
         let scope_spans: Vec<ScopeSpans> = scopes.filter(|scope| !scope.spans.is_empty()).collect();
         if !scope_spans.is_empty() {
-            share.resource_spans.push(ResourceSpans { scope_spans, ..ResourceSpans { scope_spans: Vec::new(), ..resource } });
+            let (about, schema_url) = (resource.resource.clone(), resource.schema_url.clone());
+            share.resource_spans.push(ResourceSpans { resource: about, scope_spans, schema_url });
         }
     }
     share.encode_to_vec()
+}
+
+/// Cases that are known not to be answered as recorded: names, with a reason each in the file.
+fn open_cases() -> HashSet<&'static str> {
+    let list = include_str!("../../../conformance/open.tsv");
+    list.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split('\t').next()).collect()
 }
 
 /// Asks every case and compares.
@@ -91,9 +120,10 @@ async fn agrees(corpus: &Corpus, client: &Client, state: &str) {
     assert_eq!(client.count("{ }", range).await, corpus.spans, "spans of the corpus, {state}");
     let mut groups: BTreeMap<&str, [usize; 3]> = BTreeMap::new();
     let mut wrong = Vec::new();
+    let open = open_cases();
     for case in &corpus.cases {
         let group = groups.entry(case.group()).or_default();
-        if case.differs {
+        if case.differs || open.contains(case.name.as_str()) {
             group[2] += 1;
             continue;
         }
