@@ -98,7 +98,8 @@ fn layout(leaf: &ColumnDescriptor, first: &RecordBatch) -> Layout {
 
 fn by_type(kind: Type, statistics: EnabledStatistics) -> Layout {
     let (dictionary, encoding) = match kind {
-        Type::BYTE_ARRAY => (true, Encoding::DELTA_LENGTH_BYTE_ARRAY),
+        // Arrow C++ reads no other encoding beside a dictionary into dictionary arrays; after zstd none is smaller either.
+        Type::BYTE_ARRAY => (true, Encoding::PLAIN),
         Type::INT32 | Type::INT64 => (true, Encoding::DELTA_BINARY_PACKED),
         Type::DOUBLE | Type::FLOAT => (false, Encoding::BYTE_STREAM_SPLIT),
         Type::BOOLEAN => (false, Encoding::PLAIN),
