@@ -49,14 +49,14 @@ pub(crate) fn replay(inner: &Arc<Inner>, mut recovery: Recovery, runtime: &Handl
             inner.push_cut(generation, last_segment);
             generation = Arc::new(inner.new_generation(last_segment + 1));
             if inner.live_bytes.load(Relaxed) >= inner.config.live_bytes_max() {
-                runtime.block_on(make_room(inner))?;
+                recovery.while_waiting(|| runtime.block_on(make_room(inner)))?;
             }
         }
         last_segment = record.segment;
         let committed = match known.get(&record.tenant) {
             Some(segment) => *segment,
             None => {
-                let segment = runtime.block_on(committed_segment(inner, &record.tenant))?;
+                let segment = recovery.while_waiting(|| runtime.block_on(committed_segment(inner, &record.tenant)))?;
                 known.insert(record.tenant.clone(), segment);
                 segment
             }

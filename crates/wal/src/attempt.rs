@@ -54,6 +54,8 @@ pub struct Attempts {
     /// `None` until the first record, and after the file failed us: then replay goes on without protection.
     file: Option<File>,
     failed: bool,
+    /// Segment and offset of the record in hand.
+    in_hand: Option<(u64, u64)>,
     suspects: Vec<Attempt>,
 }
 
@@ -61,7 +63,7 @@ impl Attempts {
     /// Reads what the process before left.
     pub fn open(dir: &Path) -> Self {
         let path = dir.join(FILE);
-        let mut attempts = Self { path, file: None, failed: false, suspects: Vec::new() };
+        let mut attempts = Self { path, file: None, failed: false, in_hand: None, suspects: Vec::new() };
         let Ok(left) = fs::read(&attempts.path) else { return attempts };
         let mut slots = left.chunks(SLOT_BYTES).take(1 + SUSPECTS_MAX).map(Attempt::decode);
         let in_hand = slots.next().flatten();
@@ -87,10 +89,26 @@ impl Attempts {
 
     /// Notes that this record is in hand now, in place of the one before.
     pub fn begin(&mut self, segment: u64, offset: u64) {
+        self.in_hand = Some((segment, offset));
+        self.note(Attempt { segment, offset, deaths: 0 }.encode());
+    }
+
+    /// No record is in hand until `resume`.
+    pub fn pause(&mut self) {
+        self.note([0; SLOT_BYTES]);
+    }
+
+    /// The record that was in hand before `pause` is so again.
+    pub fn resume(&mut self) {
+        if let Some((segment, offset)) = self.in_hand {
+            self.begin(segment, offset);
+        }
+    }
+
+    fn note(&mut self, slot: [u8; SLOT_BYTES]) {
         if self.failed {
             return;
         }
-        let slot = Attempt { segment, offset, deaths: 0 }.encode();
         let written = match &self.file {
             Some(file) => file.write_all_at(&slot, 0),
             None => self.create(slot),

@@ -234,6 +234,15 @@ impl Recovery {
         }
     }
 
+    /// Waits for something outside, in the midst of taking a record in. A process that is killed meanwhile, perhaps because
+    /// it waits for long, says nothing about the record.
+    pub fn while_waiting<T>(&mut self, wait: impl FnOnce() -> T) -> T {
+        self.attempts.pause();
+        let result = wait();
+        self.attempts.resume();
+        result
+    }
+
     /// Ends the replay: the last record was taken in. What was not handed out yet comes again at the next start.
     pub fn finish(mut self) -> RecoveryReport {
         self.attempts.end();

@@ -29,6 +29,29 @@ fn the_third_start_goes_around_a_record_that_ended_two() {
 }
 
 #[test]
+fn a_process_that_ends_while_it_waits_blames_no_record() {
+    let dir = tempfile::tempdir().unwrap();
+    let (wal, _) = open(dir.path());
+    for name in ["a", "b"] {
+        put(&wal, name).unwrap();
+    }
+    drop(wal);
+    for _ in 0..5 {
+        let (_wal, mut recovery) = open(dir.path());
+        recovery.next().unwrap();
+        let killed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| recovery.while_waiting(|| panic!("killed"))));
+        killed.unwrap_err();
+    }
+    // Behind a wait, the record is in hand again.
+    for _ in 0..2 {
+        let (_wal, mut recovery) = open(dir.path());
+        recovery.next().unwrap();
+        recovery.while_waiting(|| ());
+    }
+    assert_eq!(reopen(dir.path()).0, ["b"]);
+}
+
+#[test]
 fn two_poison_records_do_not_hide_each_other() {
     let dir = tempfile::tempdir().unwrap();
     let (wal, _) = open(dir.path());
