@@ -121,8 +121,15 @@ fn columns(block: &Sidecar, spans: usize) {
     }
 }
 
+/// The CPU time this thread took; elapsed time where the system does not tell.
 fn timed<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<(T, Duration), Failure> {
-    let begin = Instant::now();
+    let (begin, cpu) = (Instant::now(), cpu_time());
     let result = work()?;
-    Ok((result, begin.elapsed()))
+    let elapsed = begin.elapsed();
+    Ok((result, cpu.and_then(|begin| cpu_time()?.checked_sub(begin)).unwrap_or(elapsed)))
+}
+
+fn cpu_time() -> Option<Duration> {
+    let text = fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    Some(Duration::from_nanos(text.split(' ').next()?.parse().ok()?))
 }

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use arrow::array::{Array, AsArray, ListArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, ListArray, RecordBatch};
 use model::{AttributeScope, AttributeType};
 use serde::{Deserialize, Serialize};
 
@@ -99,7 +99,7 @@ impl Catalogue {
     pub(crate) fn count(&mut self, records: &RecordBatch) -> Result<(), BlockError> {
         for (field, column) in records.schema_ref().fields().iter().zip(records.columns()) {
             if let Some(attribute) = AttributeColumn::parse(field.name()) {
-                let rows = (column.len() - column.logical_null_count()) as u64;
+                let rows = set_rows(column);
                 if rows > 0 {
                     self.add_promoted(attribute.scope, &attribute.key, attribute.kind, rows);
                 }
@@ -133,6 +133,14 @@ impl Catalogue {
         }
         Ok(())
     }
+}
+
+/// How many rows have a value.
+fn set_rows(column: &ArrayRef) -> u64 {
+    let values_may_be_null = column.as_any_dictionary_opt().is_some_and(|array| array.values().null_count() > 0);
+    // Logical nulls are found row by row: needed only where a dictionary holds a null.
+    let nulls = if values_may_be_null { column.logical_null_count() } else { column.null_count() };
+    (column.len() - nulls) as u64
 }
 
 /// Counts the keys in the lists of `rows`. `None` if the items are not key/value structs.

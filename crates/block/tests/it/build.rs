@@ -325,8 +325,8 @@ pub fn check_invariants(batch: &SpanBatch, rows: &[Row]) {
     let parents = records.column_by_name(schema::PARENT_SPAN_ID).unwrap();
     for row in 0..rows.len() {
         let trace: Vec<usize> = (0..rows.len()).filter(|other| rows[*other].identity.0 == rows[row].identity.0).collect();
-        assert_eq!(starts.value(row), rows[trace[0]].identity.1);
-        let root = trace.iter().find(|other| parents.is_null(**other));
+        assert_eq!(Some(starts.value(row)), trace.iter().map(|other| rows[*other].identity.1).min());
+        let root = trace.iter().rfind(|other| parents.is_null(**other));
         assert_eq!(dictionary_text(roots, row), root.and_then(|root| dictionary_text(names, *root)));
     }
 }
@@ -508,7 +508,8 @@ proptest! {
             check_invariants(batch, &rows);
             rows.into_iter().for_each(|row| { split.entry(row.identity).or_insert(row); });
         }
-        prop_assert_eq!(split.into_values().collect::<Vec<_>>(), rows);
+        let by_identity: BTreeMap<_, Row> = rows.into_iter().map(|row| (row.identity, row)).collect();
+        prop_assert_eq!(split, by_identity);
     }
 }
 
