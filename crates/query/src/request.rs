@@ -2,7 +2,7 @@
 
 use model::{ErrorKind, TraceId};
 
-/// Unix nanoseconds. A trace belongs to a range if any of its spans overlaps it.
+/// Unix nanoseconds. A trace belongs to a range if the time from its first start to its last end overlaps it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimeRange {
     pub start: i64,

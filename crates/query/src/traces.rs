@@ -2,15 +2,18 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use arrow::array::RecordBatch;
-use block::{merge::merge, promotion::PromotionPolicy};
+use arrow::{
+    array::{AsArray, RecordBatch},
+    datatypes::Int64Type,
+};
+use block::{merge::merge, promotion::PromotionPolicy, schema};
 use model::{TenantId, TraceId};
 use proto::{otlp::trace::v1::TracesData, tempopb};
 
 use crate::{
     engine::{Engine, merge_chunks},
     layout::Layout,
-    request::{QueryError, TraceRequest},
+    request::{QueryError, TimeRange, TraceRequest},
     scan::{Reads, Scan},
     shared_ids,
     source::{Source, Sources},
@@ -100,7 +103,7 @@ impl Engine {
         for tenant in tenants {
             let sources = self.sources(tenant).await?;
             let rows = self.whole_traces(&sources, &[request.id], &|_| Ok(None), &reads).await?;
-            batches.extend(rows.into_iter().map(|r| r.records));
+            batches.extend(rows.into_iter().map(|r| r.records).filter(|records| overlaps(records, request.range)));
         }
         let trace = match batches.is_empty() {
             true => TracesData::default(),
@@ -117,4 +120,15 @@ impl Engine {
             ..Default::default()
         })
     }
+}
+
+/// Whether the one trace of `records` overlaps the range.
+fn overlaps(records: &RecordBatch, range: Option<TimeRange>) -> bool {
+    let Some(range) = range else { return true };
+    let first = |name: &str| {
+        let column = records.column_by_name(name).and_then(|c| c.as_primitive_opt::<Int64Type>());
+        column.and_then(|c| c.values().first().copied()).unwrap_or_default()
+    };
+    let start = first(schema::TRACE_START);
+    start <= range.end && start.saturating_add(first(schema::TRACE_DURATION)) >= range.start
 }
