@@ -15,6 +15,7 @@ use crate::{
     engine::Engine,
     layout::Layout,
     matching::Matching,
+    metrics::groups::column_codes,
     reader::{KeyValues, Reader},
     request::{QueryError, TagNamesRequest, TagScope, TagValuesRequest},
     scan::Reads,
@@ -255,7 +256,18 @@ fn values_in(rows: &TraceRows, names: &[Attribute]) -> Result<BTreeSet<(&'static
     let mut values = BTreeSet::new();
     let mut bytes = 0;
     for name in names {
-        let reader = Reader::new(&rows.layout.places(name)?, &rows.records);
+        let places = rows.layout.places(name)?;
+        if let ([place], []) = (places.first.as_slice(), places.fallback.as_slice()) {
+            if let Some((codes, known)) = column_codes(rows, place) {
+                let mut used = vec![false; known.len()];
+                codes.iter().for_each(|code| used[*code as usize] = true);
+                for value in known.into_iter().zip(used).filter(|(_, used)| *used).filter_map(|(value, _)| value.0) {
+                    add_value(value, &mut values, &mut bytes);
+                }
+                continue;
+            }
+        }
+        let reader = Reader::new(&places, &rows.records);
         for row in 0..rows.records.num_rows() {
             let full = reader.any(row, |value| {
                 add_value(value, &mut values, &mut bytes);

@@ -97,7 +97,7 @@ fn codes(rows: &TraceRows, name: &Attribute) -> Result<(Vec<u32>, Vec<GroupValue
 }
 
 /// The fast way: a column that is numbered already.
-fn column_codes(rows: &TraceRows, place: &Place) -> Option<(Vec<u32>, Vec<GroupValue>)> {
+pub fn column_codes(rows: &TraceRows, place: &Place) -> Option<(Vec<u32>, Vec<GroupValue>)> {
     let (name, reading) = match place {
         Place::Promoted { column, .. } => (column.as_str(), None),
         Place::Fixed { column, reading } => (*column, Some(*reading)),

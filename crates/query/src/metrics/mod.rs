@@ -6,7 +6,7 @@
 
 mod cells;
 mod compare;
-mod groups;
+pub(crate) mod groups;
 mod intervals;
 mod series;
 
