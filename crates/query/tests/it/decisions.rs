@@ -333,6 +333,39 @@ async fn a_late_root_changes_what_the_trace_is_called() {
 }
 
 #[tokio::test]
+async fn a_root_is_named_by_the_first_value_of_its_service_name() {
+    let with_names = |id: u64, values: [AnyValue; 2]| {
+        let mut row = span(u128::from(id), 1, 0, id);
+        row.resource.attributes = values.map(|value| attribute("service.name", value)).into();
+        row
+    };
+    let rows = [
+        with_names(1, [int(5), text("second")]),
+        with_names(2, [AnyValue::default(), text("second")]),
+        with_names(3, [text("first"), text("second")]),
+    ];
+    let found: &[(&str, &[u64])] = &[
+        ("{ rootServiceName = \"\" } | select(trace:id)", &[1]),
+        ("{ rootServiceName = \"second\" }", &[2]),
+        ("{ rootServiceName = \"first\" }", &[3]),
+    ];
+    let others = promoted(vec![], "x", &int(1)).into_iter().map(|mut row| {
+        row.span.trace_id = (100 + u128::from(row.span.start_time_unix_nano)).to_be_bytes().into();
+        row
+    });
+    for rows in [rows.to_vec(), rows.iter().cloned().chain(others).collect()] {
+        for place in everywhere(&rows, 13).await {
+            for (query, ids) in found {
+                let traces = ask(&place, query).await;
+                let ids_found: Vec<String> = traces.iter().map(|t| t.trace_id.clone()).collect();
+                let expected: Vec<String> = ids.iter().map(|id| format!("{id:x}")).collect();
+                assert_eq!(ids_found, expected, "{query} in {}", place.name);
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn the_newest_traces_come_first_and_equal_ones_by_id() {
     // Ids of different lengths without their leading zeros.
     let starts = [(0x10_u128, 5), (0xa, 5), (0x9, 5), (u128::MAX, 4), (0x2, 6), (0x3, 3)];
@@ -349,9 +382,10 @@ async fn the_newest_traces_come_first_and_equal_ones_by_id() {
 
 #[tokio::test]
 async fn spans_per_spanset_cuts_the_list_but_not_the_count() {
-    let rows: Vec<Row> = (1..=5).map(|id| span(1, id, 0, 10 - id)).collect();
+    // As received, whenever they started.
+    let rows: Vec<Row> = [3, 1, 2, 5, 4].map(|id| span(1, id, 0, 10 - id)).into();
     for place in everywhere(&rows, 5).await {
-        for (asked_for, ids) in [(0, vec![1, 2, 3, 4, 5]), (2, vec![4, 5]), (9, vec![1, 2, 3, 4, 5])] {
+        for (asked_for, ids) in [(0, vec![1, 2, 3, 4, 5]), (2, vec![1, 3]), (9, vec![1, 2, 3, 4, 5])] {
             let traces = asked(&place, "{ }", 10, asked_for, None).await;
             assert_eq!((span_ids(&traces), traces[0].span_sets[0].matched), (ids, 5), "{}", place.name);
         }

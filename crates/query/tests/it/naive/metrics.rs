@@ -79,15 +79,19 @@ impl Series {
 pub struct Answer {
     pub series: Vec<Series>,
     pub rest: Vec<SecondStage>,
+    /// Operands of arithmetic have series with equal labels (a value may be the word `nil`): any of them may be meant.
+    pub ambiguous: bool,
 }
 
 pub fn evaluate(traces: &[Trace<'_>], expr: &MetricsExpr, axis: Axis, patterns: &Patterns) -> Answer {
     let MetricsExpr::Query(query) = expr else {
-        return Answer { series: combined(traces, expr, axis, patterns), rest: vec![] };
+        let mut ambiguous = false;
+        let series = combined(traces, expr, axis, patterns, &mut ambiguous);
+        return Answer { series, rest: vec![], ambiguous };
     };
     let cut = query.second.iter().position(|s| !matches!(s, SecondStage::Compare(..))).unwrap_or(query.second.len());
     let series = filtered(series(traces, query, axis, patterns), &query.second[..cut]);
-    Answer { series, rest: query.second[cut..].to_vec() }
+    Answer { series, rest: query.second[cut..].to_vec(), ambiguous: false }
 }
 
 /// Drops the samples that fail.
@@ -114,7 +118,13 @@ pub fn passes(op: ComparisonOp, value: f64, bound: f64) -> bool {
 }
 
 /// Arithmetic: series with equal labels meet, the function's name not counted; one series without labels meets all.
-fn combined(traces: &[Trace<'_>], expr: &MetricsExpr, axis: Axis, patterns: &Patterns) -> Vec<Series> {
+fn combined(
+    traces: &[Trace<'_>],
+    expr: &MetricsExpr,
+    axis: Axis,
+    patterns: &Patterns,
+    ambiguous: &mut bool,
+) -> Vec<Series> {
     let (op, left, right) = match expr {
         MetricsExpr::Number(value) => {
             let sample = Some(Sample { value: *value, slack: 0.0 });
@@ -124,9 +134,14 @@ fn combined(traces: &[Trace<'_>], expr: &MetricsExpr, axis: Axis, patterns: &Pat
             return filtered(series(traces, query, axis, patterns), &query.second);
         }
         MetricsExpr::Binary { op, left, right } => {
-            (*op, combined(traces, left, axis, patterns), combined(traces, right, axis, patterns))
+            let left = combined(traces, left, axis, patterns, ambiguous);
+            (*op, left, combined(traces, right, axis, patterns, ambiguous))
         }
     };
+    for side in [&left, &right] {
+        let different: BTreeSet<_> = side.iter().map(|s| &s.labels).collect();
+        *ambiguous |= different.len() < side.len();
+    }
     let bare = |s: &Series| s.labels.iter().filter(|(key, _)| key != "__name__").cloned().collect::<Vec<_>>();
     let plain = |all: &[Series]| all.len() == 1 && bare(&all[0]).is_empty();
     let mut result = vec![];

@@ -262,7 +262,8 @@ impl Eyes<'_> {
         }
     }
 
-    /// Of several values of a name the first is shown that a comparison of the query holds for; else the first.
+    /// Of several values of a name the first is shown that a comparison of the query holds for; else the first. Of the
+    /// elements of an array likewise those that it holds for; one alone stands for itself.
     fn shown_span(&self, span: usize, names: &[Attribute], asked: &[(Attribute, ComparisonOp, Value)]) -> FoundSpan {
         let node = &self.trace.nodes[span];
         let mut attributes = vec![];
@@ -284,9 +285,19 @@ impl Eyes<'_> {
             let wanted = |value: &&Value| {
                 asked.iter().any(|(other, op, literal)| other == name && self.compare(*op, value, literal))
             };
-            if let Some(value) = values.iter().find(wanted).or(values.first()) {
-                attributes.push((key, value.shown()));
-            }
+            let shown = match values.iter().find(wanted) {
+                Some(Value::Array(elements)) => match elements.iter().filter(wanted).collect::<Vec<_>>().as_slice() {
+                    [] => Value::Array(elements.clone()),
+                    [one] => (*one).clone(),
+                    several => Value::Array(several.iter().copied().cloned().collect()),
+                },
+                Some(value) => value.clone(),
+                None => match values.into_iter().next() {
+                    Some(first) => first,
+                    None => continue,
+                },
+            };
+            attributes.push((key, shown.shown()));
         }
         attributes.sort();
         let asks_name = names.iter().any(|name| name.name == AttributeName::Intrinsic(Intrinsic::Name));
