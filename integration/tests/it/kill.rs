@@ -3,6 +3,8 @@
 //! Clients send spans that exist once in the world, write down what was acknowledged, and repeat a request until it is.
 //! The server is killed while it starts, takes in, flushes, commits and removes its log, and is started again on the
 //! same folder. It may be killed as often as we like: a client that goes on repeating gets everything in, once.
+//!
+//! The work is bounded by requests, not by time: a slow machine takes longer and sees the same.
 
 use std::{
     collections::BTreeMap,
@@ -16,11 +18,11 @@ use std::{
 use futures::{StreamExt, stream};
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use tempfile::TempDir;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::{
     client::Client,
-    server::{Server, Settings, Starting},
+    server::{Server, Settings, Starting, until},
     spans::{TimeRange, request, trace_id, trace_spans},
 };
 
@@ -30,8 +32,12 @@ const SENDERS: u64 = 8;
 const REQUESTS_PER_TRACE: u64 = 8;
 const SPANS_PER_REQUEST: u64 = 8;
 const SPANS_PER_TRACE: u64 = REQUESTS_PER_TRACE * SPANS_PER_REQUEST;
+/// A life of the server ends after up to so many acknowledged requests ...
+const REQUESTS_PER_LIFE: u64 = 150;
+/// ... and clients send this many more at most, so that the server is killed under load.
+const REQUESTS_AHEAD: u64 = 150;
 /// Traces looked at one by one while clients send.
-const SAMPLE: usize = 40;
+const SAMPLE: usize = 16;
 /// Lookups under way at once.
 const PARALLEL_LOOKUPS: usize = 8;
 
@@ -45,6 +51,8 @@ struct Ledger {
     acknowledged: AtomicU64,
     repeated: AtomicU64,
     stop: AtomicBool,
+    /// Requests that clients may send.
+    permits: Semaphore,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -68,10 +76,11 @@ async fn every_acknowledged_span_survives_once() {
         acknowledged: AtomicU64::new(0),
         repeated: AtomicU64::new(0),
         stop: AtomicBool::new(false),
+        permits: Semaphore::new(0),
     });
     let (address, addresses) = watch::channel(None::<Client>);
     let senders: Vec<_> = (0..SENDERS)
-        .map(|sender| tokio::spawn(send(sender, ledger.clone(), addresses.clone(), StdRng::seed_from_u64(seed ^ sender))))
+        .map(|sender| tokio::spawn(send(sender, ledger.clone(), addresses.clone())))
         .collect();
 
     let (mut early, mut stopped, mut replayed) = (0, 0, 0);
@@ -92,11 +101,16 @@ async fn every_acknowledged_span_survives_once() {
         }
         let server = starting.ready().await;
         replayed += server.replayed;
+        let requests = random.random_range(0..REQUESTS_PER_LIFE);
+        let enough = ledger.acknowledged.load(SeqCst) + requests * SPANS_PER_REQUEST;
+        ledger.permits.forget_permits(usize::MAX >> 4);
+        ledger.permits.add_permits((requests + REQUESTS_AHEAD) as usize);
         address.send_replace(Some(server.client.clone()));
         if kill % 5 == 4 {
             check_sample(&ledger, &server.client, &mut random).await;
         }
-        tokio::time::sleep(Duration::from_millis(random.random_range(5..600))).await;
+        until("the server acknowledges requests", async || ledger.acknowledged.load(SeqCst) >= enough).await;
+        tokio::time::sleep(Duration::from_millis(random.random_range(0..30))).await;
         address.send_replace(None);
         if kill % 11 == 10 {
             stopped += 1;
@@ -110,6 +124,7 @@ async fn every_acknowledged_span_survives_once() {
     let server = Server::start(&settings).await;
     address.send_replace(Some(server.client.clone()));
     ledger.stop.store(true, SeqCst);
+    ledger.permits.close();
     for sender in senders {
         sender.await.unwrap();
     }
@@ -127,11 +142,12 @@ async fn every_acknowledged_span_survives_once() {
 }
 
 /// Sends one trace after the other, each request until it is acknowledged.
-async fn send(sender: u64, ledger: Arc<Ledger>, mut address: watch::Receiver<Option<Client>>, mut random: StdRng) {
+async fn send(sender: u64, ledger: Arc<Ledger>, mut address: watch::Receiver<Option<Client>>) {
     for number in (sender..).step_by(SENDERS as usize) {
         for part in 0..REQUESTS_PER_TRACE {
-            if ledger.stop.load(SeqCst) {
-                return;
+            match ledger.permits.acquire().await {
+                Ok(permit) if !ledger.stop.load(SeqCst) => permit.forget(),
+                _ => return,
             }
             let (first, behind) = (part * SPANS_PER_REQUEST, (part + 1) * SPANS_PER_REQUEST);
             let spans = trace_spans(ledger.run, number, first..behind, ledger.range);
@@ -149,8 +165,6 @@ async fn send(sender: u64, ledger: Arc<Ledger>, mut address: watch::Receiver<Opt
             }
             ledger.traces.lock().unwrap().entry(number).or_default().acknowledged = behind;
             ledger.acknowledged.fetch_add(SPANS_PER_REQUEST, SeqCst);
-            // The load: bursts and gaps.
-            tokio::time::sleep(Duration::from_millis(random.random_range(0..20))).await;
         }
     }
 }
