@@ -329,10 +329,11 @@ fn columns_are_encoded_and_indexed_as_documented() {
     check(schema::TRACE_ID, Encoding::PLAIN, false, true, true);
     check(schema::SPAN_ID, Encoding::PLAIN, false, false, false);
     check(schema::PARENT_SPAN_ID, Encoding::PLAIN, false, false, false);
-    check(schema::START_TIME, Encoding::DELTA_BINARY_PACKED, false, true, true);
-    check(schema::DURATION, Encoding::DELTA_BINARY_PACKED, false, true, true);
+    check(schema::START_TIME, Encoding::BYTE_STREAM_SPLIT, false, true, true);
+    check(schema::DURATION, Encoding::BYTE_STREAM_SPLIT, false, true, true);
+    check(schema::TRACE_START, Encoding::PLAIN, false, true, true);
     check(schema::NAME, Encoding::RLE_DICTIONARY, true, true, false);
-    check(schema::NESTED_LEFT, Encoding::DELTA_BINARY_PACKED, false, false, false);
+    check(schema::NESTED_LEFT, Encoding::RLE_DICTIONARY, true, false, false);
     check("resource.service.name", Encoding::RLE_DICTIONARY, true, true, false);
     check("span.route", Encoding::RLE_DICTIONARY, true, true, false);
     check("span.user.id", Encoding::PLAIN, false, true, false);
