@@ -13,7 +13,7 @@ use std::{collections::HashSet, sync::Arc};
 
 use arrow::array::{
     Array, ArrayRef, AsArray, DictionaryArray, FixedSizeBinaryArray, Int32Array, Int64Array, ListArray, RecordBatch,
-    StringArray, StringDictionaryBuilder,
+    StringArray,
 };
 use arrow::buffer::NullBuffer;
 use arrow::datatypes::{Int32Type, Int64Type};
@@ -34,7 +34,7 @@ pub struct SpanRows<'a> {
     pub names: &'a DictionaryArray<Int32Type>,
     /// Column `resource.service.name`, if there is one.
     pub service_names: Option<&'a DictionaryArray<Int32Type>>,
-    /// The resource's key/value list: asked for `service.name` if it has no column.
+    /// The resource's key/value list: asked for `service.name` where the column has none.
     pub resource_attributes: Option<&'a ListArray>,
 }
 
@@ -172,13 +172,8 @@ pub fn compute(rows: &SpanRows<'_>) -> WholeTrace {
         root_rows[trace].fill(root);
     }
 
-    let root_service_names = match (rows.service_names, rows.resource_attributes) {
-        (Some(names), _) => pick(names, &root_rows),
-        (None, Some(lists)) => pick_from_lists(lists, &root_rows),
-        (None, None) => null_names(count),
-    };
     WholeTrace {
-        root_service_names,
+        root_service_names: root_service_names(rows, &root_rows),
         root_span_names: pick(rows.names, &root_rows),
         trace_starts: trace_starts.into(),
         trace_durations: trace_durations.into(),
@@ -238,33 +233,48 @@ fn pick(names: &DictionaryArray<Int32Type>, root_rows: &[Option<u32>]) -> Dictio
     DictionaryArray::new(Int32Array::new(picked.into(), Some(nulls)), names.values().clone())
 }
 
-/// The string value of `service.name` in the root rows' key/value lists.
-fn pick_from_lists(lists: &ListArray, root_rows: &[Option<u32>]) -> DictionaryArray<Int32Type> {
-    let entries = lists.values().as_struct();
-    let text = |name: &str| entries.column_by_name(name).and_then(|a| a.as_string_opt::<i32>());
-    let (Some(keys), Some(strings)) = (text(schema::KV_KEY), text(schema::KV_STRING)) else {
-        return null_names(root_rows.len());
-    };
-    let service = |row: usize| -> Option<&str> {
-        let offsets = lists.value_offsets();
-        (offsets[row] as usize..offsets[row + 1] as usize)
-            .find(|entry| keys.value(*entry) == SERVICE_NAME && strings.is_valid(*entry))
-            .map(|entry| strings.value(entry))
-    };
-    let mut builder = StringDictionaryBuilder::<Int32Type>::new();
-    let mut last: (Option<u32>, Option<&str>) = (None, None);
-    for root in root_rows {
-        if *root != last.0 {
-            let name = root.map(|row| row as usize).filter(|row| lists.is_valid(*row)).and_then(service);
-            last = (*root, name);
-        }
-        builder.append_option(last.1);
+/// The first string that `service.name` of the root's resource has.
+fn root_service_names(rows: &SpanRows<'_>, root_rows: &[Option<u32>]) -> DictionaryArray<Int32Type> {
+    // Where another value stands before the first string, the string is in the list although there is a column.
+    let lists = rows.resource_attributes.and_then(ServiceNames::new);
+    let without_column = |row: &usize| rows.service_names.is_none_or(|names| names.is_null(*row));
+    let listed = |root: Option<u32>| lists.as_ref()?.first(root.map(|row| row as usize).filter(without_column)?);
+    let mut names: Vec<Option<&str>> = Vec::with_capacity(root_rows.len());
+    for (row, root) in root_rows.iter().enumerate() {
+        let known = row.checked_sub(1).filter(|last| root_rows[*last] == *root).map(|last| names[last]);
+        names.push(known.unwrap_or_else(|| listed(*root)));
     }
-    builder.finish()
+    let Some(column) = rows.service_names else {
+        return names.into_iter().collect();
+    };
+    if names.iter().all(Option::is_none) {
+        return pick(column, root_rows);
+    }
+    let texts = column.values().as_string::<i32>();
+    let in_column = |root: u32| column.key(root as usize).filter(|key| texts.is_valid(*key)).map(|key| texts.value(key));
+    root_rows.iter().zip(names).map(|(root, listed)| root.and_then(in_column).or(listed)).collect()
 }
 
-fn null_names(count: usize) -> DictionaryArray<Int32Type> {
-    DictionaryArray::new(Int32Array::new_null(count), Arc::new(StringArray::new_null(0)))
+/// The values of `service.name` that are in the resource's key/value list.
+struct ServiceNames<'a> {
+    lists: &'a ListArray,
+    keys: &'a StringArray,
+    strings: &'a StringArray,
+}
+
+impl<'a> ServiceNames<'a> {
+    fn new(lists: &'a ListArray) -> Option<Self> {
+        let entries = lists.values().as_struct();
+        let text = |name: &str| entries.column_by_name(name)?.as_string_opt::<i32>();
+        Some(Self { lists, keys: text(schema::KV_KEY)?, strings: text(schema::KV_STRING)? })
+    }
+
+    fn first(&self, row: usize) -> Option<&'a str> {
+        let offsets = self.lists.value_offsets();
+        let entries = if self.lists.is_valid(row) { offsets[row] as usize..offsets[row + 1] as usize } else { 0..0 };
+        let found = entries.into_iter().find(|at| self.keys.value(*at) == SERVICE_NAME && self.strings.is_valid(*at));
+        found.map(|at| self.strings.value(at))
+    }
 }
 
 #[cfg(test)]

@@ -424,10 +424,14 @@ fn show_traces(
         let mut service_stats: BTreeMap<String, tempopb::ServiceStats> = BTreeMap::new();
         if plan.legacy.is_none() {
             for row in run {
-                let name = match service.first(row) {
-                    Some(Value::String(name)) => name,
-                    _ => String::new(),
-                };
+                let mut name = String::new();
+                service.any(row, |value| match value {
+                    Value::String(first) => {
+                        name = first;
+                        true
+                    }
+                    _ => false,
+                });
                 let stats = service_stats.entry(name).or_default();
                 stats.span_count += 1;
                 stats.error_count += u32::from(status.is_some_and(|s| s.value(row) == 2));

@@ -333,7 +333,7 @@ async fn a_late_root_changes_what_the_trace_is_called() {
 }
 
 #[tokio::test]
-async fn a_root_is_named_by_the_first_value_of_its_service_name() {
+async fn a_root_is_named_by_the_first_string_of_its_service_name() {
     let with_names = |id: u64, values: [AnyValue; 2]| {
         let mut row = span(u128::from(id), 1, 0, id);
         row.resource.attributes = values.map(|value| attribute("service.name", value)).into();
@@ -343,10 +343,11 @@ async fn a_root_is_named_by_the_first_value_of_its_service_name() {
         with_names(1, [int(5), text("second")]),
         with_names(2, [AnyValue::default(), text("second")]),
         with_names(3, [text("first"), text("second")]),
+        with_names(4, [int(5), double(0.5)]),
     ];
     let found: &[(&str, &[u64])] = &[
-        ("{ rootServiceName = \"\" } | select(trace:id)", &[1]),
-        ("{ rootServiceName = \"second\" }", &[2]),
+        ("{ rootServiceName = \"\" }", &[4]),
+        ("{ rootServiceName = \"second\" }", &[2, 1]),
         ("{ rootServiceName = \"first\" }", &[3]),
     ];
     let others = promoted(vec![], "x", &int(1)).into_iter().map(|mut row| {

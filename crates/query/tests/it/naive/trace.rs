@@ -100,8 +100,7 @@ impl<'a> Trace<'a> {
     pub fn service(&self, span: usize) -> String {
         of_key(&self.nodes[span].row.resource.attributes, "service.name")
             .into_iter()
-            .next()
-            .and_then(|name| if let Value::String(name) = name { Some(name) } else { None })
+            .find_map(|name| if let Value::String(name) = name { Some(name) } else { None })
             .unwrap_or_default()
     }
 
