@@ -119,6 +119,12 @@ fn key_and_raw(key_value: &[u8]) -> Result<(&[u8], &[u8]), WireError> {
     Ok((key, raw))
 }
 
+/// Whether the `KeyValue` has a value at all: an empty one is not the same as none.
+fn has_value(key_value: &[u8]) -> bool {
+    let mut reader = Reader::new(key_value);
+    std::iter::from_fn(|| reader.field().ok()?).any(|field| matches!(field, (2, Payload::Bytes(_))))
+}
+
 /// Why a value is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ValueFault {
@@ -266,8 +272,9 @@ fn any_value_within(message: &[u8], levels: usize) -> AnyValue {
         Value::Map(map) => {
             let mut entries = Reader::new(map);
             let values = std::iter::from_fn(|| {
-                let (key, raw) = key_and_raw(entries.next_bytes(1)?).ok()?;
-                let value = (!raw.is_empty()).then(|| any_value_within(raw, levels - 1));
+                let entry = entries.next_bytes(1)?;
+                let (key, raw) = key_and_raw(entry).ok()?;
+                let value = has_value(entry).then(|| any_value_within(raw, levels - 1));
                 Some(KeyValue { key: text(key).into_owned(), value })
             });
             Some(Any::KvlistValue(KeyValueList { values: values.collect() }))
