@@ -68,7 +68,7 @@ impl From<Failure> for tonic::Status {
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let mut response = (self.status, self.message).into_response();
-        if self.status == StatusCode::TOO_MANY_REQUESTS {
+        if matches!(self.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         response

@@ -6,6 +6,7 @@
 
 use crate::{
     Failure, ReadyState,
+    account::Account,
     ask::{self, AskedMetrics, AskedRange, AskedSearch, AskedTagNames, AskedTagValues},
     packets::{PACKET_BYTES_MAX, cut},
     shape,
@@ -25,7 +26,7 @@ use proto::tempopb::{
     streaming_querier_server::{StreamingQuerier, StreamingQuerierServer},
 };
 use std::{sync::Arc, time::Duration};
-use tonic::{Request, Response, Status, codec::CompressionEncoding, server::NamedService};
+use tonic::{Extensions, Request, Response, Status, codec::CompressionEncoding, metadata::MetadataMap, server::NamedService};
 use tonic_health::{
     ServingStatus,
     pb::health_server::HealthServer,
@@ -85,8 +86,9 @@ struct Querier(Arc<Shared>);
 type Stream<T> = stream::Iter<std::vec::IntoIter<Result<T, Status>>>;
 type Answer<T> = Result<Response<Stream<T>>, Status>;
 
-fn answer<T>(messages: Vec<T>) -> Answer<T> {
-    Ok(Response::new(stream::iter(messages.into_iter().map(Ok).collect::<Vec<_>>())))
+fn answer<T>(account: &Account, messages: Vec<T>) -> Answer<T> {
+    let messages = stream::iter(messages.into_iter().map(Ok).collect::<Vec<_>>());
+    Ok(Response::from_parts(MetadataMap::from_headers(account.headers()), messages, Extensions::default()))
 }
 
 #[tonic::async_trait]
@@ -101,6 +103,7 @@ impl StreamingQuerier for Querier {
 
     async fn search(&self, request: Request<SearchRequest>) -> Answer<SearchResponse> {
         let tenants = self.0.tenants(request.metadata().as_ref())?;
+        let account = self.0.account();
         let r = request.into_inner();
         let asked = AskedSearch {
             query: some_text(r.query),
@@ -112,24 +115,26 @@ impl StreamingQuerier for Querier {
             spans_per_spanset: some(r.spans_per_span_set),
         };
         let request = ask::search(asked, self.0.limits(), now())?;
-        let SearchResponse { traces, metrics } = self.0.gate.run(self.0.engine().search(&tenants, request)).await?;
+        let SearchResponse { traces, metrics } = self.0.gate.run(account.engine().search(&tenants, request)).await?;
         let metrics = Some(metrics.unwrap_or_default());
         let packets = cut(traces, PACKET_BYTES_MAX, Message::encoded_len);
-        answer(packets.into_iter().map(|traces| SearchResponse { traces, metrics }).collect())
+        answer(&account, packets.into_iter().map(|traces| SearchResponse { traces, metrics }).collect())
     }
 
     async fn search_tags(&self, request: Request<SearchTagsRequest>) -> Answer<SearchTagsResponse> {
         let tenants = self.0.tenants(request.metadata().as_ref())?;
+        let account = self.0.account();
         let request = self.tag_names(request.into_inner())?;
-        let SearchTagsResponse { tag_names, metrics } = shape::tags_v1(&self.0, &tenants, request).await?;
+        let SearchTagsResponse { tag_names, metrics } = shape::tags_v1(&self.0, &account, &tenants, request).await?;
         let packets = cut(tag_names, PACKET_BYTES_MAX, |name| text_bytes(name));
-        answer(packets.into_iter().map(|tag_names| SearchTagsResponse { tag_names, metrics }).collect())
+        answer(&account, packets.into_iter().map(|tag_names| SearchTagsResponse { tag_names, metrics }).collect())
     }
 
     async fn search_tags_v2(&self, request: Request<SearchTagsRequest>) -> Answer<SearchTagsV2Response> {
         let tenants = self.0.tenants(request.metadata().as_ref())?;
+        let account = self.0.account();
         let request = self.tag_names(request.into_inner())?;
-        let SearchTagsV2Response { scopes, metrics } = shape::tags_v2(&self.0, &tenants, request).await?;
+        let SearchTagsV2Response { scopes, metrics } = shape::tags_v2(&self.0, &account, &tenants, request).await?;
         let parts: Vec<SearchTagsV2Scope> = scopes
             .into_iter()
             .flat_map(|SearchTagsV2Scope { name, tags }| {
@@ -138,29 +143,32 @@ impl StreamingQuerier for Querier {
             })
             .collect();
         let packets = cut(parts, PACKET_BYTES_MAX, Message::encoded_len);
-        answer(packets.into_iter().map(|scopes| SearchTagsV2Response { scopes, metrics }).collect())
+        answer(&account, packets.into_iter().map(|scopes| SearchTagsV2Response { scopes, metrics }).collect())
     }
 
     async fn search_tag_values(&self, request: Request<SearchTagValuesRequest>) -> Answer<SearchTagValuesResponse> {
         let tenants = self.0.tenants(request.metadata().as_ref())?;
+        let account = self.0.account();
         let request = self.tag_values(request.into_inner())?;
-        let response = self.0.gate.run(self.0.engine().tag_values_v1(&tenants, request)).await?;
+        let response = self.0.gate.run(account.engine().tag_values_v1(&tenants, request)).await?;
         let metrics = Some(response.metrics.unwrap_or_default());
         let packets = cut(response.tag_values, PACKET_BYTES_MAX, |value| text_bytes(value));
-        answer(packets.into_iter().map(|tag_values| SearchTagValuesResponse { tag_values, metrics }).collect())
+        answer(&account, packets.into_iter().map(|tag_values| SearchTagValuesResponse { tag_values, metrics }).collect())
     }
 
     async fn search_tag_values_v2(&self, request: Request<SearchTagValuesRequest>) -> Answer<SearchTagValuesV2Response> {
         let tenants = self.0.tenants(request.metadata().as_ref())?;
+        let account = self.0.account();
         let request = self.tag_values(request.into_inner())?;
-        let response = self.0.gate.run(self.0.engine().tag_values(&tenants, request)).await?;
+        let response = self.0.gate.run(account.engine().tag_values(&tenants, request)).await?;
         let metrics = Some(response.metrics.unwrap_or_default());
         let packets = cut(response.tag_values, PACKET_BYTES_MAX, Message::encoded_len);
-        answer(packets.into_iter().map(|tag_values| SearchTagValuesV2Response { tag_values, metrics }).collect())
+        answer(&account, packets.into_iter().map(|tag_values| SearchTagValuesV2Response { tag_values, metrics }).collect())
     }
 
     async fn metrics_query_range(&self, request: Request<QueryRangeRequest>) -> Answer<QueryRangeResponse> {
         let tenants = self.0.tenants(request.metadata().as_ref())?;
+        let account = self.0.account();
         let r = request.into_inner();
         let asked = AskedMetrics {
             query: r.query,
@@ -170,7 +178,7 @@ impl StreamingQuerier for Querier {
             series_max: r.max_series,
         };
         let request = ask::metrics(asked, self.0.limits(), now())?;
-        let response = self.0.gate.run(self.0.engine().query_range(&tenants, request)).await?;
+        let response = self.0.gate.run(account.engine().query_range(&tenants, request)).await?;
         let metrics = Some(response.metrics.unwrap_or_default());
         let packets = cut(response.series, PACKET_BYTES_MAX, Message::encoded_len);
         let mut messages: Vec<QueryRangeResponse> =
@@ -179,19 +187,20 @@ impl StreamingQuerier for Querier {
             last.status = response.status;
             last.message = response.message;
         }
-        answer(messages)
+        answer(&account, messages)
     }
 
     /// One message whatever its size: a client puts each message in the place of the one before.
     async fn metrics_query_instant(&self, request: Request<QueryInstantRequest>) -> Answer<QueryInstantResponse> {
         let tenants = self.0.tenants(request.metadata().as_ref())?;
+        let account = self.0.account();
         let r = request.into_inner();
         let range = nanoseconds(r.start, r.end)?;
         let asked = AskedMetrics { query: r.query, range, step: None, exemplars: 0, series_max: 0 };
         let request = ask::metrics(asked, self.0.limits(), now())?;
-        let mut response = self.0.gate.run(self.0.engine().query_instant(&tenants, request)).await?;
+        let mut response = self.0.gate.run(account.engine().query_instant(&tenants, request)).await?;
         response.metrics.get_or_insert_default();
-        answer(vec![response])
+        answer(&account, vec![response])
     }
 }
 

@@ -5,6 +5,7 @@
 //! its size, its time, how many run at once.
 
 mod accept;
+mod account;
 mod admin;
 mod ask;
 mod config;

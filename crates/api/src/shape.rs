@@ -1,6 +1,6 @@
 //! Completes the engine's answers with what clients rely on, the same for HTTP and gRPC.
 
-use crate::{Failure, state::Shared};
+use crate::{Failure, account::Account, state::Shared};
 use model::TenantId;
 use proto::tempopb::{SearchTagsResponse, SearchTagsV2Response, TraceByIdResponse};
 use query::{TagNamesRequest, TagScope};
@@ -23,11 +23,12 @@ pub fn trace(mut response: TraceByIdResponse) -> TraceByIdResponse {
 /// Asks for the names of attributes by scope. No request, no names.
 pub async fn tags_v2(
     api: &Shared,
+    account: &Account,
     tenants: &[TenantId],
     request: Option<TagNamesRequest>,
 ) -> Result<SearchTagsV2Response, Failure> {
     let mut response = match request {
-        Some(request) => api.gate.run(api.engine().tag_names(tenants, request)).await?,
+        Some(request) => api.gate.run(account.engine().tag_names(tenants, request)).await?,
         None => SearchTagsV2Response::default(),
     };
     response.metrics.get_or_insert_default();
@@ -37,12 +38,13 @@ pub async fn tags_v2(
 /// The names of all scopes in one sorted list. Intrinsics are in it only if they were asked for.
 pub async fn tags_v1(
     api: &Shared,
+    account: &Account,
     tenants: &[TenantId],
     request: Option<TagNamesRequest>,
 ) -> Result<SearchTagsResponse, Failure> {
     let intrinsics = request.as_ref().is_some_and(|request| request.scope == TagScope::Intrinsic);
     let limit = request.as_ref().map_or(0, |request| request.limit);
-    let SearchTagsV2Response { scopes, metrics } = tags_v2(api, tenants, request).await?;
+    let SearchTagsV2Response { scopes, metrics } = tags_v2(api, account, tenants, request).await?;
     let mut tag_names: Vec<String> =
         scopes.into_iter().filter(|scope| intrinsics || scope.name != "intrinsic").flat_map(|scope| scope.tags).collect();
     tag_names.sort();

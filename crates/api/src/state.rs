@@ -1,6 +1,6 @@
 //! What the API is built from, and what every request shares.
 
-use crate::{ApiConfig, Failure, Flush, Metrics, config::QueryLimits, gate::Gate, query_string::Parameters, status::StatusPages, tenancy};
+use crate::{ApiConfig, Failure, Flush, Metrics, account::Account, config::QueryLimits, gate::Gate, query_string::Parameters, status::StatusPages, tenancy};
 use http::{HeaderMap, Uri};
 use model::TenantId;
 use query::Engine;
@@ -67,6 +67,7 @@ pub(crate) struct Shared {
 pub(crate) struct Call {
     pub tenants: Vec<TenantId>,
     pub parameters: Parameters,
+    pub account: Account,
 }
 
 impl Shared {
@@ -76,7 +77,7 @@ impl Shared {
     }
 
     pub fn call(&self, headers: &HeaderMap, uri: &Uri) -> Result<Call, Failure> {
-        Ok(Call { tenants: self.tenants(headers)?, parameters: Parameters::parse(uri.query())? })
+        Ok(Call { tenants: self.tenants(headers)?, parameters: Parameters::parse(uri.query())?, account: self.account() })
     }
 
     pub fn tenants(&self, headers: &HeaderMap) -> Result<Vec<TenantId>, Failure> {
@@ -87,8 +88,8 @@ impl Shared {
         &self.state.config.query
     }
 
-    pub fn engine(&self) -> &Engine {
-        &self.state.engine
+    pub fn account(&self) -> Account {
+        Account::open(&self.state.engine)
     }
 }
 

@@ -11,21 +11,28 @@ use tokio_util::task::AbortOnDropHandle;
 use ulid::Ulid;
 
 use crate::{
+    despite::BrokenBlocks,
     live::{LiveData, LiveGeneration},
+    reads::Reads,
     request::QueryError,
-    scan::Reads,
+    scan::unreadable,
     source::{LiveSources, SharedTraces, Source, SourceId, Sources, Split, Unit},
 };
 
 /// A handle; clones share everything.
 #[derive(Clone)]
-pub struct Engine(Arc<Inner>);
+pub struct Engine {
+    inner: Arc<Inner>,
+    /// Where this handle's query is accounted for.
+    reads: Option<Arc<Reads>>,
+}
 
 struct Inner {
     storage: Storage,
     live: Arc<dyn LiveData>,
     config: EngineConfig,
     tenants: Mutex<HashMap<TenantId, Arc<TenantSources>>>,
+    broken: BrokenBlocks,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -66,16 +73,36 @@ const BLOCKS_OPENING_MAX: usize = 16;
 
 impl Engine {
     pub fn new(storage: Storage, live: Arc<dyn LiveData>, config: EngineConfig) -> Self {
-        Self(Arc::new(Inner { storage, live, config, tenants: Mutex::default() }))
+        let inner = Inner { storage, live, config, tenants: Mutex::default(), broken: BrokenBlocks::default() };
+        Self { inner: Arc::new(inner), reads: None }
     }
 
-    /// Everything a tenant has at this moment.
-    pub(crate) async fn sources(&self, tenant: &TenantId) -> Result<Sources, QueryError> {
+    /// The same engine, for one query that is accounted for in `reads`: there stands also what its answer lacks.
+    #[must_use]
+    pub fn accounting(&self, reads: &Arc<Reads>) -> Self {
+        Self { inner: Arc::clone(&self.inner), reads: Some(Arc::clone(reads)) }
+    }
+
+    pub(crate) fn reads(&self) -> Arc<Reads> {
+        self.reads.clone().unwrap_or_default()
+    }
+
+    pub(crate) fn broken_blocks(&self) -> &BrokenBlocks {
+        &self.inner.broken
+    }
+
+    /// How often a block was found unreadable, by reason.
+    pub fn blocks_broken(&self) -> [(&'static str, u64); 4] {
+        self.inner.broken.counts()
+    }
+
+    /// Everything a tenant has at this moment, but for blocks that cannot be read: those go into `reads`.
+    pub(crate) async fn sources(&self, tenant: &TenantId, reads: &Reads) -> Result<Sources, QueryError> {
         // Live data first, then the table: a generation committed in between is in both, and is left out by
         // its transaction. The other way round it could be in neither.
-        let live = self.0.live.live(tenant);
-        let known = Arc::clone(self.0.tenants.lock().entry(tenant.clone()).or_default());
-        let mut all = self.blocks_and_transactions(tenant, &known, &live).await?;
+        let live = self.inner.live.live(tenant);
+        let known = Arc::clone(self.inner.tenants.lock().entry(tenant.clone()).or_default());
+        let mut all = self.blocks_and_transactions(tenant, &known, &live, reads).await?;
         let batches = all.live.iter().flat_map(|generation| &generation.batches);
         // In the order in which spans were received: merged rows of a trace keep it.
         let mut sources = std::mem::take(&mut all.blocks);
@@ -129,9 +156,10 @@ impl Engine {
         tenant: &TenantId,
         known: &TenantSources,
         live: &[LiveGeneration],
+        reads: &Reads,
     ) -> Result<Found, QueryError> {
         let failed = |e: storage::StorageError| QueryError::new(e.kind(), format!("cannot read the table of tenant {tenant}: {e}"));
-        let table = self.0.storage.table(tenant).await.map_err(failed)?;
+        let table = self.inner.storage.table(tenant).await.map_err(failed)?;
         let snapshot = table.snapshot();
         let committed = |generation: &&LiveGeneration| match (generation.segment, snapshot.transactions.get(&generation.ingester)) {
             (Some(segment), Some(version)) => i64::try_from(segment).is_ok_and(|segment| segment <= *version),
@@ -141,24 +169,36 @@ impl Engine {
         let remembered = known.blocks.lock().clone();
         let mut entries = snapshot.blocks.clone();
         entries.sort_by_key(|entry| entry.id);
-        let blocks: Vec<Arc<Source>> = stream::iter(entries.iter().cloned())
+        entries.retain(|entry| match reads.broken(entry.id).or_else(|| self.inner.broken.known(entry.id)) {
+            Some(block) => {
+                reads.miss(tenant, block);
+                false
+            }
+            None => true,
+        });
+        let opened: Vec<(Ulid, Arc<Source>)> = stream::iter(entries)
             .map(|entry| {
                 let remembered = remembered.get(&entry.id).cloned();
                 async move {
                     if let Some(source) = remembered {
-                        return Ok(source);
+                        return Ok((entry.id, source));
                     }
-                    let block = self.0.storage.open_block(tenant, &entry).await;
-                    let block = block.map_err(|e| QueryError::new(e.kind(), format!("block {} cannot be opened: {e}", entry.id)))?;
-                    Source::block(block)
+                    let block = self.inner.storage.open_block(tenant, &entry).await;
+                    Ok((entry.id, Source::block(block.map_err(|e| unreadable(entry.id, &e))?)?))
                 }
             })
             .buffered(BLOCKS_OPENING_MAX)
             .try_collect()
             .await?;
-        let ids = entries.iter().map(|entry| entry.id);
-        *known.blocks.lock() = ids.zip(blocks.iter().cloned()).collect();
+        let blocks = opened.iter().map(|(_, source)| Arc::clone(source)).collect();
+        *known.blocks.lock() = opened.into_iter().collect();
         Ok(Found { blocks, live })
+    }
+
+    /// A block of the tenant's table by its id, if it can be opened.
+    pub(crate) async fn opened(&self, tenant: &TenantId, id: Ulid) -> Option<Arc<storage::OpenBlock>> {
+        let snapshot = self.inner.storage.table(tenant).await.ok()?.snapshot();
+        self.inner.storage.open_block(tenant, snapshot.block(id)?).await.ok()
     }
 
     /// Works on every unit, as many at a time as configured; results come in the order of the units.
@@ -183,7 +223,7 @@ impl Engine {
                     task.await.unwrap_or_else(|e| Err(QueryError::new(ErrorKind::Internal, format!("a part of the query failed: {e}"))))
                 }
             })
-            .buffered(self.0.config.parallelism.get())
+            .buffered(self.inner.config.parallelism.get())
             .try_collect()
             .await
     }

@@ -4,6 +4,7 @@
 //! [`predicate`] per layout → [`scan`] of the units of every [`source`] → the per-trace operator
 //! ([`spansets`]) where the question needs one → the answer, in Tempo's messages.
 
+mod despite;
 mod engine;
 mod layout;
 mod legacy;
@@ -14,6 +15,7 @@ mod metrics;
 mod predicate;
 mod prune;
 mod reader;
+mod reads;
 mod request;
 mod rowexpr;
 mod scan;
@@ -29,4 +31,5 @@ mod value;
 pub use engine::{Engine, EngineConfig};
 pub use metrics::{INTERVALS_MAX, default_step};
 pub use live::{LiveData, LiveGeneration, NoLiveData};
+pub use reads::{BrokenBlock, Reads};
 pub use request::*;

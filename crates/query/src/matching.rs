@@ -19,8 +19,9 @@ use crate::{
     engine::{Engine, merge_chunks},
     layout::Layout,
     predicate::{Constant, Predicate, compile},
+    reads::Reads,
     request::{QueryError, TimeRange},
-    scan::{Reads, Scan, read_memory},
+    scan::{Scan, read_memory},
     source::{Source, Sources},
     traces::{Columns, TraceRows},
 };

@@ -1,6 +1,7 @@
 //! What can be asked of the engine, and how a question can fail. Answers are Tempo's messages.
 
 use model::{ErrorKind, TraceId};
+use ulid::Ulid;
 
 /// Unix nanoseconds. A trace belongs to a range if the time from its first start to its last end overlaps it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,11 +80,13 @@ pub struct MetricsRequest {
 pub struct QueryError {
     pub kind: ErrorKind,
     pub message: String,
+    /// The block that could not be read, where it is the cause.
+    pub block: Option<Ulid>,
 }
 
 impl QueryError {
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
+        Self { kind, message: message.into(), block: None }
     }
 
     pub fn invalid(message: impl Into<String>) -> Self {
@@ -92,5 +95,11 @@ impl QueryError {
 
     pub fn internal(error: impl std::fmt::Display) -> Self {
         Self::new(ErrorKind::Internal, error.to_string())
+    }
+
+    /// The same error, caused by a block.
+    #[must_use]
+    pub fn of_block(self, id: Ulid) -> Self {
+        Self { block: Some(id), ..self }
     }
 }

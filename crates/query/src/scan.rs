@@ -5,10 +5,7 @@
 
 use std::{
     ops::Range,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
 };
 
 use arrow::{
@@ -33,19 +30,12 @@ use parquet::{
     file::{metadata::ParquetMetaData, page_index::column_index::ColumnIndexMetaData},
 };
 use storage::OpenBlock;
+use ulid::Ulid;
 
-use crate::{layout::Layout, predicate::Predicate, prune, request::QueryError};
+use crate::{layout::Layout, predicate::Predicate, prune, reads::Reads, request::QueryError};
 
 /// Rows decoded at a time. Large enough that per-batch work vanishes, small enough to stay in cache.
 const BATCH_ROWS: usize = 16_384;
-
-/// What a query has read so far. Shared by all its scans.
-#[derive(Debug, Default)]
-pub struct Reads {
-    pub bytes: AtomicU64,
-    pub spans: AtomicU64,
-    pub row_groups_pruned: AtomicU64,
-}
 
 /// A block opened for reading rows.
 pub struct BlockReader {
@@ -68,7 +58,9 @@ pub struct Scan {
 impl BlockReader {
     pub fn new(block: Arc<OpenBlock>) -> Result<Self, QueryError> {
         let footer = Arc::clone(&block.sidecar().footer);
-        let metadata = ArrowReaderMetadata::try_new(footer, ArrowReaderOptions::new()).map_err(QueryError::internal)?;
+        let id = block.entry().id;
+        let metadata = ArrowReaderMetadata::try_new(footer, ArrowReaderOptions::new())
+            .map_err(|e| QueryError::new(model::ErrorKind::Corrupt, format!("block {id} cannot be read: {e}")).of_block(id))?;
         let layout = Layout { schema: Arc::clone(metadata.schema()), catalogue: Arc::clone(&block.sidecar().catalogue) };
         Ok(Self { block, metadata, layout })
     }
@@ -128,7 +120,16 @@ impl BlockReader {
     }
 
     fn failed(&self, error: ParquetError) -> QueryError {
-        QueryError::new(model::ErrorKind::Corrupt, format!("block {} cannot be read: {error}", self.block.entry().id))
+        let id = self.block.entry().id;
+        // What the store said passes through Parquet's reader and Arrow's filters.
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+        while let Some(error) = cause {
+            if let Some(error) = error.downcast_ref::<storage::StorageError>() {
+                return unreadable(id, error);
+            }
+            cause = error.source();
+        }
+        QueryError::new(model::ErrorKind::Corrupt, format!("block {id} cannot be read: {error}")).of_block(id)
     }
 
     fn trace_id_column(&self) -> usize {
@@ -186,6 +187,17 @@ impl BlockReader {
         }
         Some(RowSelection::from_consecutive_ranges(ranges.into_iter(), end))
     }
+}
+
+/// What storage says of a block.
+pub fn unreadable(id: Ulid, error: &storage::StorageError) -> QueryError {
+    let mut text = format!("block {id} cannot be read: {error}");
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    QueryError::new(error.kind(), text).of_block(id)
 }
 
 /// Whether any of the ascending `ids` lies within the bounds.
@@ -269,7 +281,9 @@ impl AsyncFileReader for BlockFile {
         async move {
             let bytes: u64 = ranges.iter().map(|r| r.end - r.start).sum();
             self.reads.bytes.fetch_add(bytes, Ordering::Relaxed);
-            self.block.read(&ranges).await.map_err(|e| ParquetError::External(Box::new(e)))
+            let read = self.block.read(&ranges).await.map_err(|e| ParquetError::External(Box::new(e)))?;
+            self.reads.succeeded.fetch_add(1, Ordering::Relaxed);
+            Ok(read)
         }
         .boxed()
     }

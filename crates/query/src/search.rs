@@ -21,8 +21,9 @@ use crate::{
     mentioned::{has_own_field, in_field, names, shown_key, tests_of},
     predicate::{Constant, compile},
     reader::{Reader, Strings},
+    reads::Reads,
     request::{QueryError, SearchFilter, SearchRequest, TimeRange},
-    scan::{Reads, Scan},
+    scan::Scan,
     source::{Source, Sources, Unit},
     spansets::{BoundPipeline, Spanset, everything, rows_needed, single_filter, trace_runs},
     traces::TraceRows,
@@ -123,16 +124,26 @@ struct UnitResult {
 impl Engine {
     pub async fn search(&self, tenants: &[TenantId], request: SearchRequest) -> Result<tempopb::SearchResponse, QueryError> {
         let plan = Arc::new(Plan::new(&request.filter)?);
-        let reads = Arc::new(Reads::default());
+        let reads = self.reads();
+        self.despite_broken_blocks(&reads, || self.searched(tenants, &plan, &request, &reads)).await
+    }
+
+    async fn searched(
+        &self,
+        tenants: &[TenantId],
+        plan: &Arc<Plan>,
+        request: &SearchRequest,
+        reads: &Arc<Reads>,
+    ) -> Result<tempopb::SearchResponse, QueryError> {
         let mut traces = vec![];
         let mut metrics = tempopb::SearchMetrics::default();
         for tenant in tenants {
-            let sources = self.sources(tenant).await?;
-            let (winners, inspected) = self.winners(&sources, &plan, &request, &reads).await?;
+            let sources = self.sources(tenant, reads).await?;
+            let (winners, inspected) = self.winners(&sources, plan, request, reads).await?;
             metrics.inspected_traces += inspected;
             metrics.total_blocks += sources.blocks();
             metrics.total_block_bytes += sources.block_bytes();
-            traces.extend(self.show(&sources, &plan, &request, &winners, &reads).await?);
+            traces.extend(self.show(&sources, plan, request, &winners, reads).await?);
         }
         // Newest first; ids decide between equals so that the same data gives the same answer.
         traces.sort_by(|a: &tempopb::TraceSearchMetadata, b| {

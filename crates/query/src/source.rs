@@ -21,8 +21,9 @@ use storage::OpenBlock;
 
 use crate::{
     layout::Layout,
+    reads::Reads,
     request::{QueryError, TimeRange},
-    scan::{BlockReader, Reads, Scan, read_memory},
+    scan::{BlockReader, Scan, read_memory},
 };
 
 /// Names a source for as long as the process lives; never used twice.

@@ -17,8 +17,8 @@ use crate::{
     matching::Matching,
     metrics::groups::column_codes,
     reader::{KeyValues, Reader},
+    reads::Reads,
     request::{QueryError, TagNamesRequest, TagScope, TagValuesRequest},
-    scan::Reads,
     traces::TraceRows,
     value::{Value, kind_word, status_word},
 };
@@ -38,16 +38,8 @@ type Names = BTreeMap<AttributeScope, BTreeSet<String>>;
 impl Engine {
     /// Names by scope: resource, span, event, link, instrumentation, then intrinsics. Scopes without names are left out.
     pub async fn tag_names(&self, tenants: &[TenantId], request: TagNamesRequest) -> Result<tempopb::SearchTagsV2Response, QueryError> {
-        let reads = Arc::new(Reads::default());
-        let filter = traceql::lenient_filter(&request.query);
-        let mut names = Names::new();
-        if request.scope != TagScope::Intrinsic {
-            for tenant in tenants {
-                for (scope, found) in self.names_of(tenant, &request, filter.as_ref(), &reads).await? {
-                    names.entry(scope).or_default().extend(found);
-                }
-            }
-        }
+        let reads = self.reads();
+        let names = self.despite_broken_blocks(&reads, || self.all_names(tenants, &request, &reads)).await?;
         let limit = if request.limit == 0 { usize::MAX } else { request.limit };
         let mut bytes = 0;
         let mut scopes = vec![];
@@ -68,6 +60,19 @@ impl Engine {
         Ok(tempopb::SearchTagsV2Response { scopes, metrics: Some(metrics(&reads)) })
     }
 
+    async fn all_names(&self, tenants: &[TenantId], request: &TagNamesRequest, reads: &Arc<Reads>) -> Result<Names, QueryError> {
+        let filter = traceql::lenient_filter(&request.query);
+        let mut names = Names::new();
+        if request.scope != TagScope::Intrinsic {
+            for tenant in tenants {
+                for (scope, found) in self.names_of(tenant, request, filter.as_ref(), reads).await? {
+                    names.entry(scope).or_default().extend(found);
+                }
+            }
+        }
+        Ok(names)
+    }
+
     async fn names_of(
         &self,
         tenant: &TenantId,
@@ -80,7 +85,7 @@ impl Engine {
             TagScope::Only(only) => only == scope,
             TagScope::Intrinsic => false,
         };
-        let sources = self.sources(tenant).await?;
+        let sources = self.sources(tenant, reads).await?;
         let mut names = Names::new();
         let Some(filter) = filter else {
             for source in sources.all.iter().filter(|s| s.overlaps(request.range)) {
@@ -106,21 +111,22 @@ impl Engine {
         let name = traceql::parse_attribute(&request.name).map_err(|e| {
             QueryError::invalid(format!("please provide a valid tagName: {:?} is not a TraceQL name ({e})", request.name))
         })?;
-        let reads = Arc::new(Reads::default());
-        let values = self.values_of(tenants, &[name], &request, &reads).await?;
+        let reads = self.reads();
+        let names = [name];
+        let values = self.despite_broken_blocks(&reads, || self.values_of(tenants, &names, &request, &reads)).await?;
         let tag_values = values.into_iter().map(|(kind, value)| tempopb::TagValue { r#type: kind.into(), value }).collect();
         Ok(tempopb::SearchTagValuesV2Response { tag_values, metrics: Some(metrics(&reads)) })
     }
 
     /// Values as plain strings, sorted. A name without a scope is looked up in span and resource.
     pub async fn tag_values_v1(&self, tenants: &[TenantId], request: TagValuesRequest) -> Result<tempopb::SearchTagValuesResponse, QueryError> {
-        let reads = Arc::new(Reads::default());
+        let reads = self.reads();
         let tag_values = match request.name.as_str() {
             "status.code" => ["error", "ok", "unset"].map(String::from).to_vec(),
             "error" => vec!["true".to_owned()],
             _ => {
                 let names = old_names(&request.name);
-                let values = self.values_of(tenants, &names, &request, &reads).await?;
+                let values = self.despite_broken_blocks(&reads, || self.values_of(tenants, &names, &request, &reads)).await?;
                 values.into_iter().map(|(_, value)| value).collect::<BTreeSet<_>>().into_iter().collect()
             }
         };
@@ -142,7 +148,7 @@ impl Engine {
         }
         let filter = traceql::lenient_filter(&request.query);
         for tenant in tenants {
-            let sources = self.sources(tenant).await?;
+            let sources = self.sources(tenant, reads).await?;
             let columns = |layout: &Layout| {
                 let mut columns = BTreeSet::new();
                 for name in names {

@@ -13,8 +13,9 @@ use proto::{otlp::trace::v1::TracesData, tempopb};
 use crate::{
     engine::{Engine, merge_chunks},
     layout::Layout,
+    reads::Reads,
     request::{QueryError, TimeRange, TraceRequest},
-    scan::{Reads, Scan},
+    scan::Scan,
     shared_ids,
     source::{Source, Sources},
 };
@@ -98,13 +99,8 @@ impl Engine {
 
     /// The whole trace, from wherever its spans are; an empty one if there is none.
     pub async fn trace_by_id(&self, tenants: &[TenantId], request: TraceRequest) -> Result<tempopb::TraceByIdResponse, QueryError> {
-        let reads = Arc::new(Reads::default());
-        let mut batches = vec![];
-        for tenant in tenants {
-            let sources = self.sources(tenant).await?;
-            let rows = self.whole_traces(&sources, &[request.id], &|_| Ok(None), &reads).await?;
-            batches.extend(rows.into_iter().map(|r| r.records).filter(|records| overlaps(records, request.range)));
-        }
+        let reads = self.reads();
+        let batches = self.despite_broken_blocks(&reads, || self.rows_of_trace(tenants, &request, &reads)).await?;
         let trace = match batches.is_empty() {
             true => TracesData::default(),
             false => {
@@ -114,11 +110,35 @@ impl Engine {
             }
         };
         let inspected_bytes = reads.bytes.load(std::sync::atomic::Ordering::Relaxed);
+        let partial = reads.partial();
         Ok(tempopb::TraceByIdResponse {
             trace: Some(trace),
             metrics: Some(tempopb::TraceByIdMetrics { inspected_bytes }),
-            ..Default::default()
+            status: partial.as_ref().map_or(tempopb::PartialStatus::Complete, |_| tempopb::PartialStatus::Partial).into(),
+            message: partial.unwrap_or_default(),
         })
+    }
+
+    async fn rows_of_trace(&self, tenants: &[TenantId], request: &TraceRequest, reads: &Arc<Reads>) -> Result<Vec<RecordBatch>, QueryError> {
+        let mut batches = vec![];
+        for tenant in tenants {
+            let sources = self.sources(tenant, reads).await?;
+            let rows = self.whole_traces(&sources, &[request.id], &|_| Ok(None), reads).await?;
+            batches.extend(rows.into_iter().map(|r| r.records).filter(|records| overlaps(records, request.range)));
+        }
+        self.excuse_without(&request.id, reads).await;
+        Ok(batches)
+    }
+
+    /// A broken block whose sidecar can be read, and says that the trace is not in it, is not missed.
+    async fn excuse_without(&self, id: &TraceId, reads: &Reads) {
+        for (tenant, block) in reads.missing() {
+            if let Some(open) = self.opened(&tenant, block.id).await {
+                if !open.sidecar().trace_filter.contains(id) {
+                    reads.excuse(block.id);
+                }
+            }
+        }
     }
 }
 

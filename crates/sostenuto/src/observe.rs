@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use api::Metrics;
 use distributor::{Distributor, TenantCounts};
 use ingester::{Ingester, IngesterStats};
+use query::Engine;
 use storage::{Counter, Storage, StorageMetrics};
 
 pub fn distributor(metrics: &Metrics, distributor: &Distributor) {
@@ -67,6 +68,16 @@ pub fn ingester(metrics: &Metrics, ingester: &Ingester) {
     metrics.counter("sostenuto_ingester_spans_flushed", "Spans written into blocks", read(|s| s.flushed_spans as f64));
     metrics.counter("sostenuto_ingester_blocks_flushed", "Blocks written", read(|s| s.blocks as f64));
     metrics.counter("sostenuto_ingester_flush_failures", "Flushes that failed", read(|s| s.flush_failures as f64));
+}
+
+pub fn engine(metrics: &Metrics, engine: &Engine) {
+    let engine = engine.clone();
+    metrics.counters(
+        "sostenuto_query_blocks_left_out",
+        "How often a block was found to be unreadable and was left out of an answer, by reason",
+        "reason",
+        move || engine.blocks_broken().into_iter().map(|(reason, count)| (reason.to_owned(), count as f64)).collect(),
+    );
 }
 
 pub fn storage(metrics: &Metrics, storage: &Storage) {

@@ -130,6 +130,7 @@ fn state(
     observe::distributor(&metrics, distributor);
     observe::ingester(&metrics, ingester);
     observe::storage(&metrics, storage);
+    observe::engine(&metrics, &engine);
     let readiness = Readiness::default();
     let (yaml, place) = (config.effective_yaml(), config.storage.describe());
     let (shown, live) = (readiness.clone(), ingester.clone());

@@ -1,8 +1,9 @@
-//! An engine over one trace of a shop, all of it live, and an empty table in a folder of its own.
+//! An engine over one trace of a shop, all of it live, and a table in a folder of its own: empty, or with one block.
 
 use block::{
     batch::SpanBatch,
     builder::{AttributeLimits, SpanBatchBuilder},
+    writer::{BlockWriter, WriterOptions},
 };
 use model::TenantId;
 use prost::Message;
@@ -17,8 +18,9 @@ use std::{
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
-use storage::{Storage, StorageConfig};
+use storage::{Commit, Storage, StorageConfig};
 use tempfile::TempDir;
+use ulid::Ulid;
 
 /// With a leading zero, which search results leave out.
 pub const TRACE_ID: u128 = 0x0123_4567_89ab_cdef_0123_4567_89ab_cdef;
@@ -26,7 +28,7 @@ pub const TRACE_ID_TEXT: &str = "0123456789abcdef0123456789abcdef";
 
 pub struct Data {
     pub engine: Engine,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Data {
@@ -35,8 +37,39 @@ impl Data {
         let mut config = StorageConfig::default();
         config.local.path = folder.path().to_owned();
         let storage = Storage::open(&config).await.unwrap();
-        let engine = Engine::new(storage, Arc::new(Shop(batch())), EngineConfig::default());
-        Self { engine, _folder: folder }
+        let engine = Engine::new(storage, Arc::new(Shop(batch(request(TRACE_ID)))), EngineConfig::default());
+        Self { engine, folder }
+    }
+
+    /// Stores a block with a trace of the same kind.
+    pub async fn store(&self, trace_id: u128) {
+        let mut config = StorageConfig::default();
+        config.local.path = self.folder.path().to_owned();
+        let storage = Storage::open(&config).await.unwrap();
+        let records = batch(request(trace_id)).records;
+        let mut writer = BlockWriter::new(Ulid::from_parts(1, 0), records.schema(), WriterOptions::default());
+        writer.write(&records).unwrap();
+        let entry = storage.put_block(&TenantId::single(), &writer.finish().unwrap()).await.unwrap();
+        let table = storage.table(&TenantId::single()).await.unwrap();
+        table.commit(Commit { adds: vec![entry], operation: "flush", ..Commit::default() }).await.unwrap();
+    }
+
+    /// Flips a bit in every data file.
+    pub fn damage(&self) {
+        let mut folders = vec![self.folder.path().to_owned()];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if path.extension().is_some_and(|end| end == "parquet") {
+                    let mut bytes = std::fs::read(&path).unwrap();
+                    let middle = bytes.len() / 2;
+                    bytes[middle] ^= 1;
+                    std::fs::write(&path, bytes).unwrap();
+                }
+            }
+        }
     }
 }
 
@@ -51,19 +84,19 @@ impl LiveData for Shop {
     }
 }
 
-fn batch() -> SpanBatch {
+fn batch(request: ExportTraceServiceRequest) -> SpanBatch {
     let mut builder = SpanBatchBuilder::new(AttributeLimits::default());
-    builder.append_request(&request().encode_to_vec(), |_| panic!("two spans fill no builder")).unwrap();
+    builder.append_request(&request.encode_to_vec(), |_| panic!("two spans fill no builder")).unwrap();
     builder.finish()
 }
 
 /// A server span `GET /cart` of 20 ms, with a failed child `db.get` of 5 ms. A second ago.
-fn request() -> ExportTraceServiceRequest {
+fn request(trace_id: u128) -> ExportTraceServiceRequest {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
     let start = now - 1_000_000_000;
     let attribute = |key: &str, value: Value| KeyValue { key: key.to_owned(), value: Some(AnyValue { value: Some(value) }) };
     let root = Span {
-        trace_id: TRACE_ID.to_be_bytes().to_vec(),
+        trace_id: trace_id.to_be_bytes().to_vec(),
         span_id: vec![1; 8],
         name: "GET /cart".to_owned(),
         kind: 2,

@@ -4,5 +4,6 @@ mod answers;
 mod data;
 mod grpc;
 mod http;
+mod partial;
 mod server;
 mod shutdown;

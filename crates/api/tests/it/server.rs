@@ -22,6 +22,10 @@ impl Server {
     }
 
     pub async fn with(multitenancy: bool, change: impl FnOnce(&mut ApiConfig)) -> Self {
+        Self::over(Data::open().await, multitenancy, change).await
+    }
+
+    pub async fn over(data: Data, multitenancy: bool, change: impl FnOnce(&mut ApiConfig)) -> Self {
         let word = |text: &str| text.to_owned();
         let build = BuildInfo {
             version: word("0.0.1"),
@@ -31,7 +35,6 @@ impl Server {
             built_at: word("today"),
             compiler: word("1.95"),
         };
-        let data = Data::open().await;
         let mut config = ApiConfig::default();
         change(&mut config);
         let metrics = Metrics::new(&build);

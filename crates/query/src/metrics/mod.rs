@@ -21,8 +21,8 @@ use crate::{
     engine::Engine,
     layout::Layout,
     matching::Matching,
+    reads::Reads,
     request::{MetricsRequest, QueryError},
-    scan::Reads,
     spansets::{BoundPipeline, rows_needed, single_filter},
     traces::TraceRows,
 };
@@ -37,9 +37,9 @@ const CELLS_MAX: usize = 20_000_000;
 impl Engine {
     pub async fn query_range(&self, tenants: &[TenantId], request: MetricsRequest) -> Result<tempopb::QueryRangeResponse, QueryError> {
         let intervals = Intervals::range(request.start, request.end, request.step)?;
-        let reads = Arc::new(Reads::default());
-        let (series, metrics) = self.series(tenants, &request, intervals, &reads).await?;
-        let (series, status, message) = series::limited(series, request.series_max);
+        let reads = self.reads();
+        let (series, metrics) = self.despite_broken_blocks(&reads, || self.series(tenants, &request, intervals, &reads)).await?;
+        let (series, status, message) = series::limited(series, request.series_max, reads.partial());
         Ok(tempopb::QueryRangeResponse {
             series: series.into_iter().map(|s| s.over_time(&intervals)).filter(|s| !s.samples.is_empty()).collect(),
             metrics: Some(metrics),
@@ -50,9 +50,9 @@ impl Engine {
 
     pub async fn query_instant(&self, tenants: &[TenantId], request: MetricsRequest) -> Result<tempopb::QueryInstantResponse, QueryError> {
         let intervals = Intervals::instant(request.start, request.end)?;
-        let reads = Arc::new(Reads::default());
-        let (series, metrics) = self.series(tenants, &request, intervals, &reads).await?;
-        let (series, status, message) = series::limited(series, request.series_max);
+        let reads = self.reads();
+        let (series, metrics) = self.despite_broken_blocks(&reads, || self.series(tenants, &request, intervals, &reads)).await?;
+        let (series, status, message) = series::limited(series, request.series_max, reads.partial());
         Ok(tempopb::QueryInstantResponse {
             series: series.into_iter().filter_map(Series::at_once).collect(),
             metrics: Some(metrics),
@@ -116,7 +116,7 @@ impl Engine {
         let work = Arc::new(Work::new(query.clone(), intervals));
         let mut total = Cells::new(&query.function);
         for tenant in tenants {
-            let sources = self.sources(tenant).await?;
+            let sources = self.sources(tenant, reads).await?;
             metrics.total_blocks += sources.blocks();
             metrics.total_block_bytes += sources.block_bytes();
             let columns = |layout: &Layout| work.columns(layout);

@@ -94,15 +94,14 @@ pub fn sorted(mut series: Vec<Series>) -> Vec<Series> {
 }
 
 /// At most `most` series; a cut answer is marked partial, with the reason.
-pub fn limited(mut series: Vec<Series>, most: Option<usize>) -> (Vec<Series>, i32, String) {
-    match most {
-        Some(most) if most > 0 && series.len() > most => {
-            let message = format!("the query has {} series, more than the limit of {most}; values may be inaccurate", series.len());
-            series.truncate(most);
-            (series, tempopb::PartialStatus::Partial as i32, message)
-        }
-        _ => (series, tempopb::PartialStatus::Complete as i32, String::new()),
+pub fn limited(mut series: Vec<Series>, most: Option<usize>, lacking: Option<String>) -> (Vec<Series>, i32, String) {
+    let mut lacks: Vec<String> = lacking.into_iter().collect();
+    if let Some(most) = most.filter(|most| *most > 0 && series.len() > *most) {
+        lacks.push(format!("the query has {} series, more than the limit of {most}; values may be inaccurate", series.len()));
+        series.truncate(most);
     }
+    let status = if lacks.is_empty() { tempopb::PartialStatus::Complete } else { tempopb::PartialStatus::Partial };
+    (series, status.into(), lacks.join("; "))
 }
 
 pub fn second_stage(series: Vec<Series>, stage: &SecondStage) -> Vec<Series> {
