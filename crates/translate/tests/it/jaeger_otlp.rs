@@ -1,0 +1,152 @@
+//! OTLP → Jaeger → OTLP gives the trace again, but for what Jaeger cannot hold.
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use proptest::prelude::*;
+use proto::otlp::{
+    common::v1::{AnyValue, KeyValue, any_value::Value},
+    trace::v1::{Span, TracesData, span::Link},
+};
+use translate::{NO_SERVICE_NAME, jaeger};
+
+use crate::otlp::{Alone, spans, spans_of, text, trace};
+
+fn json(value: Option<&Value>) -> serde_json::Value {
+    let inner = |value: &AnyValue| json(value.value.as_ref());
+    match value {
+        None => serde_json::Value::Null,
+        Some(Value::StringValue(text)) => text.as_str().into(),
+        Some(Value::BoolValue(value)) => (*value).into(),
+        Some(Value::IntValue(value)) => (*value).into(),
+        Some(Value::DoubleValue(value)) => (*value).into(),
+        Some(Value::BytesValue(bytes)) => STANDARD.encode(bytes).into(),
+        Some(Value::ArrayValue(array)) => array.values.iter().map(inner).collect(),
+        Some(Value::KvlistValue(list)) => {
+            let pairs = list.values.iter().map(|pair| (pair.key.clone(), pair.value.as_ref().map_or(serde_json::Value::Null, inner)));
+            serde_json::Value::Object(pairs.collect())
+        }
+    }
+}
+
+/// Jaeger's tags hold neither arrays nor maps nor nothing.
+fn flat(attributes: &mut [KeyValue]) {
+    for attribute in attributes {
+        let value = attribute.value.as_ref().and_then(|value| value.value.as_ref());
+        let text = match value {
+            None => String::new(),
+            Some(Value::ArrayValue(_) | Value::KvlistValue(_)) => json(value).to_string(),
+            Some(_) => continue,
+        };
+        attribute.value = Some(AnyValue { value: Some(Value::StringValue(text)) });
+    }
+}
+
+fn expected((mut resource, mut scope, mut span): Alone) -> Alone {
+    if resource.attributes.iter().all(|attribute| attribute.key != "service.name") {
+        resource.attributes.insert(0, text("service.name", NO_SERVICE_NAME));
+    }
+    flat(&mut resource.attributes);
+    flat(&mut scope.attributes);
+    flat(&mut span.attributes);
+    for event in &mut span.events {
+        flat(&mut event.attributes);
+    }
+    // A reference is two ids.
+    let bare = |link: &Link| Link { trace_id: link.trace_id.clone(), span_id: link.span_id.clone(), ..Link::default() };
+    span.links = span.links.iter().map(bare).collect();
+    (resource, scope, span)
+}
+
+fn there_and_back(trace: &TracesData) -> Vec<Alone> {
+    spans_of(&jaeger::request(&jaeger::batches(trace)))
+}
+
+proptest! {
+    #[test]
+    fn a_trace_comes_back(trace in trace()) {
+        let expected: Vec<Alone> = spans(&trace).into_iter().map(expected).collect();
+        prop_assert_eq!(there_and_back(&trace), expected.clone());
+        // Through the message that a client sends.
+        let mut posted = vec![];
+        for batch in jaeger::batches(&trace) {
+            posted.extend(spans_of(&jaeger::request_of_post_spans(&batch.to_post_spans()).unwrap()));
+        }
+        prop_assert_eq!(posted, expected);
+    }
+
+    #[test]
+    fn the_json_of_the_query_api_comes_back(trace in trace()) {
+        let batches = jaeger::batches(&trace);
+        let Some(json) = jaeger::write_json(&batches) else {
+            prop_assert!(batches.is_empty());
+            return Ok(());
+        };
+        let read = jaeger::read_json(json.to_string().as_bytes()).unwrap();
+        let micros = |(resource, scope, mut span): Alone| {
+            let duration = (span.end_time_unix_nano - span.start_time_unix_nano) / 1000 * 1000;
+            span.start_time_unix_nano = span.start_time_unix_nano / 1000 * 1000;
+            span.end_time_unix_nano = span.start_time_unix_nano + duration;
+            for event in &mut span.events {
+                event.time_unix_nano = event.time_unix_nano / 1000 * 1000;
+            }
+            (resource, scope, span)
+        };
+        let expected: Vec<Alone> = spans(&trace).into_iter().map(expected).map(micros).collect();
+        prop_assert_eq!(spans_of(&jaeger::request(&read)), expected);
+    }
+}
+
+fn with(change: impl FnOnce(&mut Span)) -> Span {
+    let mut span = Span {
+        trace_id: vec![1; 16],
+        span_id: vec![2; 8],
+        parent_span_id: vec![3; 8],
+        status: Some(Default::default()),
+        ..Span::default()
+    };
+    change(&mut span);
+    span
+}
+
+fn check(span: Span) {
+    let scope_spans = proto::otlp::trace::v1::ScopeSpans {
+        scope: Some(Default::default()),
+        spans: vec![span.clone()],
+        ..Default::default()
+    };
+    let resource_spans = proto::otlp::trace::v1::ResourceSpans {
+        resource: Some(Default::default()),
+        scope_spans: vec![scope_spans],
+        ..Default::default()
+    };
+    let trace = TracesData { resource_spans: vec![resource_spans] };
+    let back: Vec<Span> = there_and_back(&trace).into_iter().map(|(_, _, span)| span).collect();
+    assert_eq!(back, [span]);
+}
+
+#[test]
+fn a_link_to_the_parent_stays_a_link() {
+    let link = |span_id: u8| Link { trace_id: vec![1; 16], span_id: vec![span_id; 8], ..Link::default() };
+    check(with(|span| span.links = vec![link(3)]));
+    check(with(|span| span.links = vec![link(4), link(3)]));
+    check(with(|span| span.links = vec![Link { attributes: vec![text("opentracing.ref_type", "child_of")], ..link(4) }]));
+}
+
+#[test]
+fn flags_and_warnings_of_jaeger_come_back() {
+    let mut batch = jaeger::batches(&TracesData::default());
+    assert!(batch.is_empty());
+    let span = jaeger::Span {
+        trace_id: vec![1; 16],
+        span_id: vec![2; 8],
+        flags: 3,
+        warnings: vec!["clock skew".into()],
+        start_time: Some(Default::default()),
+        duration: Some(Default::default()),
+        ..Default::default()
+    };
+    let process = Some(jaeger::Process { service_name: "shop".into(), tags: vec![] });
+    batch.push(jaeger::Batch { spans: vec![span], process });
+    let request = jaeger::request(&batch);
+    let trace = <TracesData as prost::Message>::decode(request.as_slice()).unwrap();
+    assert_eq!(jaeger::batches(&trace), batch);
+}
