@@ -5,6 +5,7 @@
 
 use crate::{ApiState, grpc, routes};
 use axum::{Router, extract::Request};
+use futures::future::BoxFuture;
 use hyper::body::Incoming;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -44,7 +45,11 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves until `shutdown` is cancelled, then takes no new connection and waits for running requests as long as
 /// `drain_timeout` says. Returns the number of connections that had to be cut.
-pub async fn serve(listener: TcpListener, state: ApiState, shutdown: CancellationToken) -> io::Result<usize> {
+pub fn serve(listener: TcpListener, state: ApiState, shutdown: CancellationToken) -> BoxFuture<'static, io::Result<usize>> {
+    Box::pin(run(listener, state, shutdown))
+}
+
+async fn run(listener: TcpListener, state: ApiState, shutdown: CancellationToken) -> io::Result<usize> {
     let (reporter, _) = tonic_health::server::health_reporter();
     let health = grpc::Health::new(tonic_health::server::HealthService::from_health_reporter(reporter.clone()));
     let readiness = state.readiness.clone();

@@ -15,6 +15,7 @@ use std::{
 
 use block::builder::Warnings;
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use model::TenantId;
 use parking_lot::RwLock;
 use query::{LiveData, LiveGeneration};
@@ -116,7 +117,11 @@ pub struct PushOutcome {
 impl Ingester {
     /// Opens the log, replays it, and begins to flush. Waits up to five minutes for the object store, and only if the log
     /// holds spans that may or may not have reached it.
-    pub async fn open(config: IngesterConfig, storage: Storage) -> Result<Self, OpenError> {
+    pub fn open(config: IngesterConfig, storage: Storage) -> BoxFuture<'static, Result<Self, OpenError>> {
+        Box::pin(Self::open_and_replay(config, storage))
+    }
+
+    async fn open_and_replay(config: IngesterConfig, storage: Storage) -> Result<Self, OpenError> {
         let runtime = Handle::current();
         let opening = tokio::task::spawn_blocking(move || -> Result<_, OpenError> {
             let (wal, recovery) = Wal::open(config.wal())?;
@@ -203,7 +208,11 @@ impl Ingester {
     /// # Errors
     /// The first failure of the last of a few attempts. What is not in the table stays live and in the log, and is flushed
     /// later by itself.
-    pub async fn flush(&self) -> Result<FlushReport, FlushError> {
+    pub fn flush(&self) -> BoxFuture<'_, Result<FlushReport, FlushError>> {
+        Box::pin(self.flush_all())
+    }
+
+    async fn flush_all(&self) -> Result<FlushReport, FlushError> {
         self.inner.cut()?;
         let mut report = FlushReport::default();
         for attempt in 0..FLUSH_ROUNDS {
@@ -222,7 +231,11 @@ impl Ingester {
     ///
     /// # Errors
     /// As `flush`. The log is closed all the same, and the next start replays what was not flushed.
-    pub async fn shutdown(&self) -> Result<FlushReport, FlushError> {
+    pub fn shutdown(&self) -> BoxFuture<'_, Result<FlushReport, FlushError>> {
+        Box::pin(self.flush_and_close())
+    }
+
+    async fn flush_and_close(&self) -> Result<FlushReport, FlushError> {
         self.inner.generations.write().closing = true;
         let flushed = self.flush().await;
         self.inner.wal.close().await;

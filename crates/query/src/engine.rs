@@ -3,7 +3,7 @@
 use std::{collections::HashMap, num::NonZeroUsize, sync::Arc};
 
 use block::batch::SpanBatch;
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, TryStreamExt, future::BoxFuture, stream};
 use model::{ErrorKind, TenantId, TraceId};
 use parking_lot::Mutex;
 use storage::Storage;
@@ -18,6 +18,10 @@ use crate::{
     scan::unreadable,
     source::{LiveSources, SharedTraces, Source, SourceId, Sources, Split, Unit},
 };
+
+/// An answer under way; dropping it stops the work. Boxed where it is made, so that the engine's code is compiled
+/// in this crate and not again in each that waits for an answer.
+pub type Answer<'a, T> = BoxFuture<'a, Result<T, QueryError>>;
 
 /// A handle; clones share everything.
 #[derive(Clone)]

@@ -28,7 +28,7 @@ mod tags;
 mod traces;
 mod value;
 
-pub use engine::{Engine, EngineConfig};
+pub use engine::{Answer, Engine, EngineConfig};
 pub use metrics::{INTERVALS_MAX, default_step};
 pub use live::{LiveData, LiveGeneration, NoLiveData};
 pub use reads::{BrokenBlock, Reads};

@@ -15,7 +15,7 @@ use proto::{otlp::common::v1::{AnyValue, KeyValue, any_value}, tempopb};
 use traceql::ast::{Attribute, AttributeName, FieldExpr, Intrinsic, Pipeline, QueryBody, Scope, SpanOfName};
 
 use crate::{
-    engine::{Engine, merge_chunks},
+    engine::{Answer, Engine, merge_chunks},
     layout::Layout,
     legacy,
     mentioned::{has_own_field, in_field, names, shown_key, tests_of},
@@ -122,7 +122,11 @@ struct UnitResult {
 }
 
 impl Engine {
-    pub async fn search(&self, tenants: &[TenantId], request: SearchRequest) -> Result<tempopb::SearchResponse, QueryError> {
+    pub fn search<'a>(&'a self, tenants: &'a [TenantId], request: SearchRequest) -> Answer<'a, tempopb::SearchResponse> {
+        Box::pin(self.newest(tenants, request))
+    }
+
+    async fn newest(&self, tenants: &[TenantId], request: SearchRequest) -> Result<tempopb::SearchResponse, QueryError> {
         let plan = Arc::new(Plan::new(&request.filter)?);
         let reads = self.reads();
         self.despite_broken_blocks(&reads, || self.searched(tenants, &plan, &request, &reads)).await

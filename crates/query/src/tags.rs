@@ -12,7 +12,7 @@ use proto::tempopb;
 use traceql::ast::{Attribute, AttributeName, FieldExpr, Intrinsic, Scope, SpanOfName};
 
 use crate::{
-    engine::Engine,
+    engine::{Answer, Engine},
     layout::Layout,
     matching::Matching,
     metrics::groups::column_codes,
@@ -37,7 +37,11 @@ type Names = BTreeMap<AttributeScope, BTreeSet<String>>;
 
 impl Engine {
     /// Names by scope: resource, span, event, link, instrumentation, then intrinsics. Scopes without names are left out.
-    pub async fn tag_names(&self, tenants: &[TenantId], request: TagNamesRequest) -> Result<tempopb::SearchTagsV2Response, QueryError> {
+    pub fn tag_names<'a>(&'a self, tenants: &'a [TenantId], request: TagNamesRequest) -> Answer<'a, tempopb::SearchTagsV2Response> {
+        Box::pin(self.names(tenants, request))
+    }
+
+    async fn names(&self, tenants: &[TenantId], request: TagNamesRequest) -> Result<tempopb::SearchTagsV2Response, QueryError> {
         let reads = self.reads();
         let names = self.despite_broken_blocks(&reads, || self.all_names(tenants, &request, &reads)).await?;
         let limit = if request.limit == 0 { usize::MAX } else { request.limit };
@@ -107,7 +111,11 @@ impl Engine {
     }
 
     /// Values with their types, sorted.
-    pub async fn tag_values(&self, tenants: &[TenantId], request: TagValuesRequest) -> Result<tempopb::SearchTagValuesV2Response, QueryError> {
+    pub fn tag_values<'a>(&'a self, tenants: &'a [TenantId], request: TagValuesRequest) -> Answer<'a, tempopb::SearchTagValuesV2Response> {
+        Box::pin(self.typed_values(tenants, request))
+    }
+
+    async fn typed_values(&self, tenants: &[TenantId], request: TagValuesRequest) -> Result<tempopb::SearchTagValuesV2Response, QueryError> {
         let name = traceql::parse_attribute(&request.name).map_err(|e| {
             QueryError::invalid(format!("please provide a valid tagName: {:?} is not a TraceQL name ({e})", request.name))
         })?;
@@ -119,7 +127,11 @@ impl Engine {
     }
 
     /// Values as plain strings, sorted. A name without a scope is looked up in span and resource.
-    pub async fn tag_values_v1(&self, tenants: &[TenantId], request: TagValuesRequest) -> Result<tempopb::SearchTagValuesResponse, QueryError> {
+    pub fn tag_values_v1<'a>(&'a self, tenants: &'a [TenantId], request: TagValuesRequest) -> Answer<'a, tempopb::SearchTagValuesResponse> {
+        Box::pin(self.plain_values(tenants, request))
+    }
+
+    async fn plain_values(&self, tenants: &[TenantId], request: TagValuesRequest) -> Result<tempopb::SearchTagValuesResponse, QueryError> {
         let reads = self.reads();
         let tag_values = match request.name.as_str() {
             "status.code" => ["error", "ok", "unset"].map(String::from).to_vec(),

@@ -11,7 +11,7 @@ use model::{TenantId, TraceId};
 use proto::{otlp::trace::v1::TracesData, tempopb};
 
 use crate::{
-    engine::{Engine, merge_chunks},
+    engine::{Answer, Engine, merge_chunks},
     layout::Layout,
     reads::Reads,
     request::{QueryError, TimeRange, TraceRequest},
@@ -98,7 +98,11 @@ impl Engine {
     }
 
     /// The whole trace, from wherever its spans are; an empty one if there is none.
-    pub async fn trace_by_id(&self, tenants: &[TenantId], request: TraceRequest) -> Result<tempopb::TraceByIdResponse, QueryError> {
+    pub fn trace_by_id<'a>(&'a self, tenants: &'a [TenantId], request: TraceRequest) -> Answer<'a, tempopb::TraceByIdResponse> {
+        Box::pin(self.whole_trace(tenants, request))
+    }
+
+    async fn whole_trace(&self, tenants: &[TenantId], request: TraceRequest) -> Result<tempopb::TraceByIdResponse, QueryError> {
         let reads = self.reads();
         let batches = self.despite_broken_blocks(&reads, || self.rows_of_trace(tenants, &request, &reads)).await?;
         let trace = match batches.is_empty() {

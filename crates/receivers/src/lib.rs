@@ -22,6 +22,7 @@ mod tenancy;
 use std::time::Duration;
 
 use distributor::Distributor;
+use futures::future::BoxFuture;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -79,21 +80,21 @@ impl Receiver {
 
 /// Serves OTLP/gRPC until `shutdown` is cancelled and running requests are answered. Returns the number of
 /// connections that had to be cut because they took longer than the drain timeout.
-pub async fn serve_grpc(
+pub fn serve_grpc(
     listener: TcpListener,
     distributor: Distributor,
     config: Config,
     shutdown: CancellationToken,
-) -> usize {
-    serve::serve(listener, Receiver::new(config, distributor), Protocol::Grpc, shutdown).await
+) -> BoxFuture<'static, usize> {
+    Box::pin(serve::serve(listener, Receiver::new(config, distributor), Protocol::Grpc, shutdown))
 }
 
 /// Serves OTLP/HTTP, otherwise as [`serve_grpc`].
-pub async fn serve_http(
+pub fn serve_http(
     listener: TcpListener,
     distributor: Distributor,
     config: Config,
     shutdown: CancellationToken,
-) -> usize {
-    serve::serve(listener, Receiver::new(config, distributor), Protocol::Http, shutdown).await
+) -> BoxFuture<'static, usize> {
+    Box::pin(serve::serve(listener, Receiver::new(config, distributor), Protocol::Http, shutdown))
 }

@@ -4,6 +4,7 @@ use std::{ops::Range, sync::Arc};
 
 use block::sidecar::{Sidecar, rebuild_from};
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use object_store::{Error, ObjectStore, ObjectStoreExt};
 
 use crate::{
@@ -39,8 +40,8 @@ impl OpenBlock {
     ///
     /// # Errors
     /// [`StorageError::Corrupt`] names the block and the chunk whose bytes are wrong even when read twice.
-    pub async fn read(&self, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        self.chunks.read(&self.file, ranges).await
+    pub fn read<'a>(&'a self, ranges: &'a [Range<u64>]) -> BoxFuture<'a, Result<Vec<Bytes>>> {
+        Box::pin(self.chunks.read(&self.file, ranges))
     }
 
     /// Reads a block's sidecar; makes it again from the data file if it is lost or damaged.

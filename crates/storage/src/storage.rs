@@ -3,7 +3,7 @@
 use std::{collections::HashSet, sync::Arc};
 
 use block::writer::EncodedBlock;
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, TryStreamExt, future::BoxFuture, stream};
 use model::TenantId;
 use object_store::ObjectStore;
 use parking_lot::Mutex;
@@ -48,9 +48,13 @@ impl Storage {
     ///
     /// # Errors
     /// [`StorageError::Config`] or [`StorageError::Unfit`], with what to change.
-    pub async fn open(config: &StorageConfig) -> Result<Self> {
+    pub fn open(config: &StorageConfig) -> BoxFuture<'_, Result<Self>> {
+        Box::pin(Self::open_and_probe(config))
+    }
+
+    async fn open_and_probe(config: &StorageConfig) -> Result<Self> {
         let store = store::build(config)?;
-        let storage = Self::with_store(store, config).await?;
+        let storage = Self::over(store, config).await?;
         storage.probe().await?;
         Ok(storage)
     }
@@ -61,7 +65,11 @@ impl Storage {
     }
 
     /// Over a store that the caller made: in memory, or wrapped, for tests. Makes no request.
-    pub async fn with_store(store: Arc<dyn ObjectStore>, config: &StorageConfig) -> Result<Self> {
+    pub fn with_store(store: Arc<dyn ObjectStore>, config: &StorageConfig) -> BoxFuture<'_, Result<Self>> {
+        Box::pin(Self::over(store, config))
+    }
+
+    async fn over(store: Arc<dyn ObjectStore>, config: &StorageConfig) -> Result<Self> {
         let keys = Keys::new(store::prefix(config))?;
         let metrics = Arc::new(StorageMetrics::default());
         let local = config.backend == Backend::Local;
@@ -92,7 +100,11 @@ impl Storage {
     }
 
     /// The tenants that have a table, by name. One LIST, and one more for each folder not seen before.
-    pub async fn tenants(&self) -> Result<Vec<TenantId>> {
+    pub fn tenants(&self) -> BoxFuture<'_, Result<Vec<TenantId>>> {
+        Box::pin(self.list_tenants())
+    }
+
+    async fn list_tenants(&self) -> Result<Vec<TenantId>> {
         let prefix = Some(self.keys.prefix()).filter(|p| !p.as_ref().is_empty());
         let root = self.store.list_with_delimiter(prefix).await;
         let folders = root.map_err(|e| StorageError::store("list", self.keys.prefix(), e))?.common_prefixes;
@@ -119,7 +131,11 @@ impl Storage {
     }
 
     /// The tenant's table. One that does not exist yet is empty, at version −1; the first commit creates it.
-    pub async fn table(&self, tenant: &TenantId) -> Result<Arc<Table>> {
+    pub fn table<'a>(&'a self, tenant: &'a TenantId) -> BoxFuture<'a, Result<Arc<Table>>> {
+        Box::pin(self.open_table(tenant))
+    }
+
+    async fn open_table(&self, tenant: &TenantId) -> Result<Arc<Table>> {
         let open = async {
             let log = Log::new(self.store.clone(), self.keys.table(tenant));
             Table::open(log, self.checkpoint_commits).await.map(Arc::new)
@@ -129,7 +145,11 @@ impl Storage {
 
     /// Stores a block's two files. Nobody sees it until a commit adds the returned entry to the table;
     /// the same block can be stored again.
-    pub async fn put_block(&self, tenant: &TenantId, block: &EncodedBlock) -> Result<BlockEntry> {
+    pub fn put_block<'a>(&'a self, tenant: &'a TenantId, block: &'a EncodedBlock) -> BoxFuture<'a, Result<BlockEntry>> {
+        Box::pin(self.upload(tenant, block))
+    }
+
+    async fn upload(&self, tenant: &TenantId, block: &EncodedBlock) -> Result<BlockEntry> {
         let entry = upload::put_block(&self.store, &self.keys.table(tenant), block).await?;
         self.metrics.blocks_written.add(1);
         self.metrics.blocks_written_bytes.add(entry.size_bytes + entry.sidecar_bytes);
@@ -137,7 +157,11 @@ impl Storage {
     }
 
     /// Opens a block: one GET for its sidecar, none if it was open lately. Callers that meet share one.
-    pub async fn open_block(&self, tenant: &TenantId, entry: &Arc<BlockEntry>) -> Result<Arc<OpenBlock>> {
+    pub fn open_block<'a>(&'a self, tenant: &'a TenantId, entry: &'a Arc<BlockEntry>) -> BoxFuture<'a, Result<Arc<OpenBlock>>> {
+        Box::pin(self.open_once(tenant, entry))
+    }
+
+    async fn open_once(&self, tenant: &TenantId, entry: &Arc<BlockEntry>) -> Result<Arc<OpenBlock>> {
         let open = async {
             let keys = self.keys.table(tenant);
             let sidecar = OpenBlock::load_sidecar(&*self.store, &keys, entry, &self.metrics).await?;
@@ -153,7 +177,7 @@ impl Storage {
     }
 
     /// Lets the disk cache finish. Nothing durable depends on it.
-    pub async fn close(&self) {
-        self.chunks.close().await;
+    pub fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.chunks.close())
     }
 }

@@ -14,6 +14,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use chrono::Utc;
+use futures::future::BoxFuture;
 use ulid::Ulid;
 
 use crate::{
@@ -127,7 +128,11 @@ impl Table {
     }
 
     /// Reads the commits of other writers. One GET when there is none; callers that meet share one.
-    pub async fn refresh(&self) -> Result<Arc<Snapshot>> {
+    pub fn refresh(&self) -> BoxFuture<'_, Result<Arc<Snapshot>>> {
+        Box::pin(self.follow())
+    }
+
+    async fn follow(&self) -> Result<Arc<Snapshot>> {
         let seen = self.refreshes_begun.load(Ordering::Acquire);
         let _reading = self.refreshing.lock().await;
         // One that began after we asked, and succeeded, answers us too.
@@ -155,7 +160,11 @@ impl Table {
     /// [`StorageError::Conflict`] if a block to remove is gone or a block to add is there: look again.
     /// [`StorageError::Contention`] or [`StorageError::Store`]: try again with the same transaction; if this
     /// attempt did arrive after all, the next says [`Outcome::AlreadyCommitted`].
-    pub async fn commit(&self, commit: Commit) -> Result<Committed> {
+    pub fn commit(&self, commit: Commit) -> BoxFuture<'_, Result<Committed>> {
+        Box::pin(self.create_version(commit))
+    }
+
+    async fn create_version(&self, commit: Commit) -> Result<Committed> {
         let _queue = self.committing.lock().await;
         let id = Ulid::new().to_string();
         let mut unclear = 0;

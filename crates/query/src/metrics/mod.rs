@@ -18,7 +18,7 @@ use proto::tempopb;
 use traceql::ast::{Attribute, FieldExpr, MetricsExpr, MetricsFunction, MetricsQuery, QueryBody};
 
 use crate::{
-    engine::Engine,
+    engine::{Answer, Engine},
     layout::Layout,
     matching::Matching,
     reads::Reads,
@@ -35,7 +35,11 @@ pub use self::intervals::{INTERVALS_MAX, default_step};
 const CELLS_MAX: usize = 20_000_000;
 
 impl Engine {
-    pub async fn query_range(&self, tenants: &[TenantId], request: MetricsRequest) -> Result<tempopb::QueryRangeResponse, QueryError> {
+    pub fn query_range<'a>(&'a self, tenants: &'a [TenantId], request: MetricsRequest) -> Answer<'a, tempopb::QueryRangeResponse> {
+        Box::pin(self.over_range(tenants, request))
+    }
+
+    async fn over_range(&self, tenants: &[TenantId], request: MetricsRequest) -> Result<tempopb::QueryRangeResponse, QueryError> {
         let intervals = Intervals::range(request.start, request.end, request.step)?;
         let reads = self.reads();
         let (series, metrics) = self.despite_broken_blocks(&reads, || self.series(tenants, &request, intervals, &reads)).await?;
@@ -48,7 +52,11 @@ impl Engine {
         })
     }
 
-    pub async fn query_instant(&self, tenants: &[TenantId], request: MetricsRequest) -> Result<tempopb::QueryInstantResponse, QueryError> {
+    pub fn query_instant<'a>(&'a self, tenants: &'a [TenantId], request: MetricsRequest) -> Answer<'a, tempopb::QueryInstantResponse> {
+        Box::pin(self.at_instant(tenants, request))
+    }
+
+    async fn at_instant(&self, tenants: &[TenantId], request: MetricsRequest) -> Result<tempopb::QueryInstantResponse, QueryError> {
         let intervals = Intervals::instant(request.start, request.end)?;
         let reads = self.reads();
         let (series, metrics) = self.despite_broken_blocks(&reads, || self.series(tenants, &request, intervals, &reads)).await?;
