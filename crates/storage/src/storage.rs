@@ -108,7 +108,8 @@ impl Storage {
         let prefix = Some(self.keys.prefix()).filter(|p| !p.as_ref().is_empty());
         let root = self.store.list_with_delimiter(prefix).await;
         let folders = root.map_err(|e| StorageError::store("list", self.keys.prefix(), e))?.common_prefixes;
-        let mut tenants: Vec<TenantId> = stream::iter(folders.iter().filter_map(|folder| self.keys.tenant(folder)))
+        let named: Vec<TenantId> = folders.iter().filter_map(|folder| self.keys.tenant(folder)).collect();
+        let mut tenants: Vec<TenantId> = stream::iter(named)
             .map(|tenant| async move { Ok::<_, StorageError>(self.has_table(&tenant).await?.then_some(tenant)) })
             .buffer_unordered(PARALLEL_LISTS)
             .try_filter_map(|tenant| async move { Ok(tenant) })
