@@ -3,7 +3,10 @@
 //! `SOSTENUTO_SEED=<n>` generates other data and queries; `SOSTENUTO_QUERIES=<n>` asks n queries of each kind.
 //! `SOSTENUTO_QUERY=<text>` asks that query of all data. What fails says how to ask it again.
 
+mod agreement;
 mod damage;
 mod data;
 mod decisions;
+mod naive;
 mod places;
+mod questions;

@@ -30,6 +30,7 @@ pub fn tenant() -> TenantId {
 /// Where there are several parts, each holds what was received in one stretch of time, and so some traces in part.
 pub async fn everywhere(rows: &[Row], seed: u64) -> Vec<Place> {
     let mut rng = StdRng::seed_from_u64(seed);
+    let small = [16, 64, 128][rng.random_range(0..3)];
     let mut parts = |count: usize| -> Vec<SpanBatch> {
         let mut ends: Vec<usize> = (1..count).map(|_| rng.random_range(0..=rows.len())).collect();
         ends.push(rows.len());
@@ -53,9 +54,9 @@ pub async fn everywhere(rows: &[Row], seed: u64) -> Vec<Place> {
     let growing = |batches: Vec<SpanBatch>| LiveGeneration { ingester: "ingester".into(), segment: Some(4), batches };
     let compacted = merge(&many, &generous).expect("the batches merge");
     vec![
-        place("live", &[], options(64), vec![growing(live)]).await,
-        place("one block", &[whole], options(64), vec![]).await,
-        place("many blocks and live", &blocks, options(16), vec![committed, growing(rest)]).await,
+        place("live", &[], options(small), vec![growing(live)]).await,
+        place("one block", &[whole], options(128), vec![]).await,
+        place("many blocks and live", &blocks, options(small), vec![committed, growing(rest)]).await,
         place("compacted", &[compacted], options(100_000), vec![]).await,
     ]
 }
