@@ -5,7 +5,7 @@
 use crate::accept::Form;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
-use query::{Engine, Reads};
+use query::{Budget, Engine, Reads};
 use std::sync::Arc;
 
 /// Set where an answer lacks something, with what and why.
@@ -20,8 +20,8 @@ pub(crate) struct Account {
 }
 
 impl Account {
-    pub fn open(engine: &Engine) -> Self {
-        let reads = Arc::new(Reads::default());
+    pub fn open(engine: &Engine, budget: Budget) -> Self {
+        let reads = Arc::new(Reads::within(budget));
         Self { engine: engine.accounting(&reads), reads }
     }
 

@@ -1,6 +1,7 @@
 //! The settings of the API.
 
 use crate::moment::duration_text;
+use query::Budget;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -17,6 +18,11 @@ pub struct ApiConfig {
     pub query_timeout: Duration,
     /// Queries that may run at the same time. One more is answered with 429.
     pub queries_max: usize,
+    /// Those of them that may be one tenant's.
+    pub tenant_queries_max: usize,
+    /// What one query may use.
+    #[serde(skip)]
+    pub budget: Budget,
     /// Connections that may be open at the same time. Later ones wait in the listen queue.
     pub connections_max: usize,
     /// The most bytes of a request's body.
@@ -51,6 +57,8 @@ impl Default for ApiConfig {
             http_api_prefix: String::new(),
             query_timeout: Duration::from_secs(60),
             queries_max: 64,
+            tenant_queries_max: 32,
+            budget: Budget { read_bytes_max: 256 << 30, memory_bytes_max: 1 << 30 },
             connections_max: 4096,
             request_bytes_max: 4 << 20,
             drain_timeout: Duration::from_secs(30),

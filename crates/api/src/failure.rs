@@ -23,7 +23,8 @@ fn codes(kind: ErrorKind) -> (StatusCode, tonic::Code) {
         ErrorKind::TooLarge => (StatusCode::UNPROCESSABLE_ENTITY, tonic::Code::OutOfRange),
         ErrorKind::RateLimited => (StatusCode::TOO_MANY_REQUESTS, tonic::Code::ResourceExhausted),
         ErrorKind::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, tonic::Code::Unavailable),
-        ErrorKind::BudgetExceeded => (StatusCode::GATEWAY_TIMEOUT, tonic::Code::DeadlineExceeded),
+        // The same query can never pass: not a code that clients try again.
+        ErrorKind::BudgetExceeded => (StatusCode::UNPROCESSABLE_ENTITY, tonic::Code::ResourceExhausted),
         ErrorKind::Corrupt => (StatusCode::INTERNAL_SERVER_ERROR, tonic::Code::DataLoss),
         ErrorKind::Internal => (StatusCode::INTERNAL_SERVER_ERROR, tonic::Code::Internal),
     }

@@ -1,29 +1,38 @@
-//! The gate that every query passes: a bound on how many run, and on how long one runs.
+//! The gate that every query passes: a bound on how many run, over all and for each tenant, and on how long one runs.
 
 use crate::Failure;
-use model::ErrorKind;
-use std::{future::Future, time::Duration};
+use model::{ErrorKind, TenantId};
+use std::{
+    collections::HashMap,
+    future::Future,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 use tokio::sync::Semaphore;
 
 pub struct Gate {
     permits: Semaphore,
     queries_max: usize,
+    tenant_queries_max: usize,
+    /// Tenants with queries that run; as many as there are permits at the most, times the tenants of a query.
+    running: Mutex<HashMap<TenantId, usize>>,
     timeout: Duration,
 }
 
 impl Gate {
-    pub fn new(queries_max: usize, timeout: Duration) -> Self {
-        Self { permits: Semaphore::new(queries_max), queries_max, timeout }
+    pub fn new(queries_max: usize, tenant_queries_max: usize, timeout: Duration) -> Self {
+        Self { permits: Semaphore::new(queries_max), queries_max, tenant_queries_max, running: Mutex::default(), timeout }
     }
 
     /// Runs a query, or refuses it at once if too many run. Dropping the future stops the query.
-    pub async fn run<T, E: Into<Failure>>(&self, query: impl Future<Output = Result<T, E>>) -> Result<T, Failure> {
-        let outcome = match self.permits.try_acquire() {
-            Err(_) => {
-                let message = format!("{} queries are running already: try again later", self.queries_max);
-                Err(Failure::new(ErrorKind::RateLimited, message))
-            }
-            Ok(_permit) => match tokio::time::timeout(self.timeout, query).await {
+    pub async fn run<T, E: Into<Failure>>(
+        &self,
+        tenants: &[TenantId],
+        query: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, Failure> {
+        let outcome = match self.enter(tenants) {
+            Err(refused) => Err(refused),
+            Ok(_inside) => match tokio::time::timeout(self.timeout, query).await {
                 Ok(outcome) => outcome.map_err(Into::into),
                 Err(_) => Err(Failure::timeout(self.timeout)),
             },
@@ -34,6 +43,47 @@ impl Gate {
             tracing::warn!(status = failure.status.as_u16(), "query failed: {}", failure.message);
         }
         outcome
+    }
+
+    /// A place inside, until it is dropped.
+    fn enter<'a>(&'a self, tenants: &'a [TenantId]) -> Result<Inside<'a>, Failure> {
+        let busy = |many: usize, whose: &str| {
+            Failure::new(ErrorKind::RateLimited, format!("{many} queries{whose} are running already: try again later"))
+        };
+        let permit = self.permits.try_acquire().map_err(|_| busy(self.queries_max, ""))?;
+        let mut running = self.running();
+        let full = |tenant: &&TenantId| running.get(*tenant).is_some_and(|count| *count >= self.tenant_queries_max);
+        if let Some(tenant) = tenants.iter().find(full) {
+            return Err(busy(self.tenant_queries_max, &format!(" of tenant {tenant}")));
+        }
+        for tenant in tenants {
+            *running.entry(tenant.clone()).or_default() += 1;
+        }
+        Ok(Inside { gate: self, tenants, _permit: permit })
+    }
+
+    fn running(&self) -> MutexGuard<'_, HashMap<TenantId, usize>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Inside<'a> {
+    gate: &'a Gate,
+    tenants: &'a [TenantId],
+    _permit: tokio::sync::SemaphorePermit<'a>,
+}
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        let mut running = self.gate.running();
+        for tenant in self.tenants {
+            if let Some(count) = running.get_mut(tenant) {
+                *count -= 1;
+                if *count == 0 {
+                    running.remove(tenant);
+                }
+            }
+        }
     }
 }
 
@@ -47,11 +97,11 @@ mod tests {
 
     #[tokio::test]
     async fn one_query_too_many_is_refused_and_later_ones_pass() {
-        let gate = Gate::new(1, Duration::from_secs(60));
+        let gate = Gate::new(1, 1, Duration::from_secs(60));
         let (finish, finished) = oneshot::channel::<()>();
-        let first = gate.run(async { finished.await.map_err(QueryError::internal) });
+        let first = gate.run(&[], async { finished.await.map_err(QueryError::internal) });
         let second = async {
-            let refused = gate.run(ready(Ok::<_, QueryError>(()))).await.unwrap_err();
+            let refused = gate.run(&[], ready(Ok::<_, QueryError>(()))).await.unwrap_err();
             finish.send(()).unwrap();
             refused
         };
@@ -59,16 +109,33 @@ mod tests {
         assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS);
         assert_eq!(refused.code, tonic::Code::ResourceExhausted);
         first.unwrap();
-        gate.run(ready(Ok::<_, QueryError>(()))).await.unwrap();
+        gate.run(&[], ready(Ok::<_, QueryError>(()))).await.unwrap();
     }
 
     #[tokio::test]
     async fn a_query_without_end_is_stopped() {
-        let gate = Gate::new(1, Duration::from_millis(1));
+        let gate = Gate::new(1, 1, Duration::from_millis(1));
         for _ in 0..2 {
-            let stopped = gate.run(pending::<Result<(), QueryError>>()).await.unwrap_err();
+            let stopped = gate.run(&[], pending::<Result<(), QueryError>>()).await.unwrap_err();
             assert_eq!(stopped.status, StatusCode::SERVICE_UNAVAILABLE);
             assert_eq!(stopped.code, tonic::Code::DeadlineExceeded);
         }
+    }
+
+    #[tokio::test]
+    async fn a_tenant_cannot_take_all_places() {
+        let tenant = |name: &str| TenantId::parse(name).unwrap();
+        let (a, both, b) = ([tenant("a")], [tenant("a"), tenant("b")], [tenant("b")]);
+        let gate = Gate::new(10, 2, Duration::from_secs(60));
+        let inside = (gate.enter(&a).unwrap(), gate.enter(&both).unwrap());
+        for full in [&a[..], &both[..]] {
+            let refused = gate.run(full, ready(Ok::<_, QueryError>(()))).await.unwrap_err();
+            assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS);
+            assert!(refused.message.contains("2 queries of tenant a"), "{}", refused.message);
+        }
+        gate.run(&b, ready(Ok::<_, QueryError>(()))).await.unwrap();
+        drop(inside);
+        gate.run(&a, ready(Ok::<_, QueryError>(()))).await.unwrap();
+        assert!(gate.running().is_empty());
     }
 }

@@ -115,7 +115,7 @@ impl StreamingQuerier for Querier {
             spans_per_spanset: some(r.spans_per_span_set),
         };
         let request = ask::search(asked, self.0.limits(), now())?;
-        let SearchResponse { traces, metrics } = self.0.gate.run(account.engine().search(&tenants, request)).await?;
+        let SearchResponse { traces, metrics } = self.0.gate.run(&tenants, account.engine().search(&tenants, request)).await?;
         let metrics = Some(metrics.unwrap_or_default());
         let packets = cut(traces, PACKET_BYTES_MAX, Message::encoded_len);
         answer(&account, packets.into_iter().map(|traces| SearchResponse { traces, metrics }).collect())
@@ -150,7 +150,7 @@ impl StreamingQuerier for Querier {
         let tenants = self.0.tenants(request.metadata().as_ref())?;
         let account = self.0.account();
         let request = self.tag_values(request.into_inner())?;
-        let response = self.0.gate.run(account.engine().tag_values_v1(&tenants, request)).await?;
+        let response = self.0.gate.run(&tenants, account.engine().tag_values_v1(&tenants, request)).await?;
         let metrics = Some(response.metrics.unwrap_or_default());
         let packets = cut(response.tag_values, PACKET_BYTES_MAX, |value| text_bytes(value));
         answer(&account, packets.into_iter().map(|tag_values| SearchTagValuesResponse { tag_values, metrics }).collect())
@@ -160,7 +160,7 @@ impl StreamingQuerier for Querier {
         let tenants = self.0.tenants(request.metadata().as_ref())?;
         let account = self.0.account();
         let request = self.tag_values(request.into_inner())?;
-        let response = self.0.gate.run(account.engine().tag_values(&tenants, request)).await?;
+        let response = self.0.gate.run(&tenants, account.engine().tag_values(&tenants, request)).await?;
         let metrics = Some(response.metrics.unwrap_or_default());
         let packets = cut(response.tag_values, PACKET_BYTES_MAX, Message::encoded_len);
         answer(&account, packets.into_iter().map(|tag_values| SearchTagValuesV2Response { tag_values, metrics }).collect())
@@ -178,7 +178,7 @@ impl StreamingQuerier for Querier {
             series_max: r.max_series,
         };
         let request = ask::metrics(asked, self.0.limits(), now())?;
-        let response = self.0.gate.run(account.engine().query_range(&tenants, request)).await?;
+        let response = self.0.gate.run(&tenants, account.engine().query_range(&tenants, request)).await?;
         let metrics = Some(response.metrics.unwrap_or_default());
         let packets = cut(response.series, PACKET_BYTES_MAX, Message::encoded_len);
         let mut messages: Vec<QueryRangeResponse> =
@@ -198,7 +198,7 @@ impl StreamingQuerier for Querier {
         let range = nanoseconds(r.start, r.end)?;
         let asked = AskedMetrics { query: r.query, range, step: None, exemplars: 0, series_max: 0 };
         let request = ask::metrics(asked, self.0.limits(), now())?;
-        let mut response = self.0.gate.run(account.engine().query_instant(&tenants, request)).await?;
+        let mut response = self.0.gate.run(&tenants, account.engine().query_instant(&tenants, request)).await?;
         response.metrics.get_or_insert_default();
         answer(&account, vec![response])
     }

@@ -28,7 +28,7 @@ pub async fn tags_v2(
     request: Option<TagNamesRequest>,
 ) -> Result<SearchTagsV2Response, Failure> {
     let mut response = match request {
-        Some(request) => api.gate.run(account.engine().tag_names(tenants, request)).await?,
+        Some(request) => api.gate.run(tenants, account.engine().tag_names(tenants, request)).await?,
         None => SearchTagsV2Response::default(),
     };
     response.metrics.get_or_insert_default();

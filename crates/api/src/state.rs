@@ -72,7 +72,7 @@ pub(crate) struct Call {
 
 impl Shared {
     pub fn new(state: ApiState) -> Arc<Self> {
-        let gate = Gate::new(state.config.queries_max, state.config.query_timeout);
+        let gate = Gate::new(state.config.queries_max, state.config.tenant_queries_max, state.config.query_timeout);
         Arc::new(Self { state, gate, flushing: tokio::sync::Mutex::default() })
     }
 
@@ -89,7 +89,7 @@ impl Shared {
     }
 
     pub fn account(&self) -> Account {
-        Account::open(&self.state.engine)
+        Account::open(&self.state.engine, self.state.config.budget)
     }
 }
 

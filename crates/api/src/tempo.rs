@@ -43,14 +43,14 @@ pub async fn trace_v2(State(api): Api, Path(id): Path<String>, headers: HeaderMa
 async fn trace(api: &Shared, id: &str, headers: &HeaderMap, uri: &Uri) -> Result<(TraceByIdResponse, Account), Failure> {
     let Call { tenants, parameters, account } = api.call(headers, uri)?;
     let request = params::trace(id, &parameters)?;
-    let response = api.gate.run(account.engine().trace_by_id(&tenants, request)).await?;
+    let response = api.gate.run(&tenants, account.engine().trace_by_id(&tenants, request)).await?;
     Ok((shape::trace(response), account))
 }
 
 pub async fn search(State(api): Api, headers: HeaderMap, uri: Uri) -> Answer {
     let Call { tenants, parameters, account } = api.call(&headers, &uri)?;
     let request = params::search(&parameters, api.limits(), now())?;
-    let mut response = api.gate.run(account.engine().search(&tenants, request)).await?;
+    let mut response = api.gate.run(&tenants, account.engine().search(&tenants, request)).await?;
     response.metrics.get_or_insert_default();
     Ok(account.answer(Form::of(&headers), &response, jsonpb::search_json, None))
 }
@@ -73,7 +73,7 @@ pub async fn tag_values_v1(State(api): Api, headers: HeaderMap, uri: Uri) -> Ans
     let name = tag_name(&uri)?;
     let Call { tenants, parameters, account } = api.call(&headers, &uri)?;
     let request = params::tag_values(name, &parameters, api.limits(), now())?;
-    let mut response = api.gate.run(account.engine().tag_values_v1(&tenants, request)).await?;
+    let mut response = api.gate.run(&tenants, account.engine().tag_values_v1(&tenants, request)).await?;
     response.metrics.get_or_insert_default();
     Ok(account.answer(Form::of(&headers), &response, jsonpb::tag_values_json, None))
 }
@@ -82,7 +82,7 @@ pub async fn tag_values_v2(State(api): Api, headers: HeaderMap, uri: Uri) -> Ans
     let name = tag_name(&uri)?;
     let Call { tenants, parameters, account } = api.call(&headers, &uri)?;
     let request = params::tag_values(name, &parameters, api.limits(), now())?;
-    let mut response = api.gate.run(account.engine().tag_values(&tenants, request)).await?;
+    let mut response = api.gate.run(&tenants, account.engine().tag_values(&tenants, request)).await?;
     response.metrics.get_or_insert_default();
     Ok(account.answer(Form::of(&headers), &response, jsonpb::tag_values_v2_json, Some(llm::tag_values)))
 }
@@ -98,7 +98,7 @@ fn tag_name(uri: &Uri) -> Result<&str, Failure> {
 pub async fn metrics_range(State(api): Api, headers: HeaderMap, uri: Uri) -> Answer {
     let Call { tenants, parameters, account } = api.call(&headers, &uri)?;
     let request = params::metrics_range(&parameters, api.limits(), now())?;
-    let mut response = api.gate.run(account.engine().query_range(&tenants, request)).await?;
+    let mut response = api.gate.run(&tenants, account.engine().query_range(&tenants, request)).await?;
     response.metrics.get_or_insert_default();
     Ok(account.answer(Form::Json, &response, jsonpb::query_range_json, None))
 }
@@ -107,7 +107,7 @@ pub async fn metrics_range(State(api): Api, headers: HeaderMap, uri: Uri) -> Ans
 pub async fn metrics_instant(State(api): Api, headers: HeaderMap, uri: Uri) -> Answer {
     let Call { tenants, parameters, account } = api.call(&headers, &uri)?;
     let request = params::metrics_instant(&parameters, api.limits(), now())?;
-    let mut response = api.gate.run(account.engine().query_instant(&tenants, request)).await?;
+    let mut response = api.gate.run(&tenants, account.engine().query_instant(&tenants, request)).await?;
     response.metrics.get_or_insert_default();
     Ok(account.answer(Form::Json, &response, jsonpb::query_instant_json, None))
 }

@@ -7,6 +7,7 @@ use futures::{StreamExt, TryStreamExt, future::BoxFuture, stream};
 use model::{ErrorKind, TenantId, TraceId};
 use parking_lot::Mutex;
 use storage::Storage;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::task::AbortOnDropHandle;
 use ulid::Ulid;
 
@@ -37,18 +38,22 @@ struct Inner {
     config: EngineConfig,
     tenants: Mutex<HashMap<TenantId, Arc<TenantSources>>>,
     broken: BrokenBlocks,
+    memory: UnitMemory,
 }
 
 #[derive(Clone, Copy, Debug)]
 pub struct EngineConfig {
     /// Units of one query that are read and evaluated at the same time.
     pub parallelism: NonZeroUsize,
+    /// About the most bytes that row groups take while they are decoded, over all queries. Units wait for each
+    /// other above it.
+    pub memory_bytes_max: u64,
 }
 
 impl Default for EngineConfig {
-    /// One unit per core.
+    /// One unit per core, in 1 GiB.
     fn default() -> Self {
-        Self { parallelism: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN) }
+        Self { parallelism: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN), memory_bytes_max: 1 << 30 }
     }
 }
 
@@ -77,7 +82,8 @@ const BLOCKS_OPENING_MAX: usize = 16;
 
 impl Engine {
     pub fn new(storage: Storage, live: Arc<dyn LiveData>, config: EngineConfig) -> Self {
-        let inner = Inner { storage, live, config, tenants: Mutex::default(), broken: BrokenBlocks::default() };
+        let memory = UnitMemory::new(config.memory_bytes_max);
+        let inner = Inner { storage, live, config, tenants: Mutex::default(), broken: BrokenBlocks::default(), memory };
         Self { inner: Arc::new(inner), reads: None }
     }
 
@@ -205,31 +211,79 @@ impl Engine {
         self.inner.storage.open_block(tenant, snapshot.block(id)?).await.ok()
     }
 
-    /// Works on every unit, as many at a time as configured; results come in the order of the units.
-    /// Dropping the future stops the work.
+    /// Works on every unit, and returns what each brings.
     pub(crate) async fn each_unit<T, W, F>(&self, units: Vec<Unit>, work: W) -> Result<Vec<T>, QueryError>
     where
         T: Send + 'static,
-        W: Fn(Unit) -> F,
+        W: Fn(Unit) -> F + Send,
+        F: Future<Output = Result<T, QueryError>> + Send + 'static,
+    {
+        let mut results = vec![];
+        self.from_each_unit(units, work, |result| {
+            results.push(result);
+            Ok(())
+        })
+        .await?;
+        Ok(results)
+    }
+
+    /// Works on every unit, as many at a time as configured and as there is memory for, and hands the results to
+    /// `take` in the order of the units. Dropping the future stops the work.
+    pub(crate) async fn from_each_unit<T, W, F>(
+        &self,
+        units: Vec<Unit>,
+        work: W,
+        mut take: impl FnMut(T) -> Result<(), QueryError> + Send,
+    ) -> Result<(), QueryError>
+    where
+        T: Send + 'static,
+        W: Fn(Unit) -> F + Send,
         F: Future<Output = Result<T, QueryError>> + Send + 'static,
     {
         if units.len() == 1 {
-            let mut results = vec![];
             for unit in units {
-                results.push(work(unit).await?);
+                let _memory = self.inner.memory.reserve(unit.memory_bytes).await;
+                take(work(unit).await?)?;
             }
-            return Ok(results);
+            return Ok(());
         }
-        stream::iter(units)
+        let mut results = stream::iter(units)
             .map(|unit| {
-                let task = AbortOnDropHandle::new(tokio::spawn(work(unit)));
+                let (inner, bytes) = (Arc::clone(&self.inner), unit.memory_bytes);
+                let work = work(unit);
+                let task = AbortOnDropHandle::new(tokio::spawn(async move {
+                    let _memory = inner.memory.reserve(bytes).await;
+                    work.await
+                }));
                 async move {
                     task.await.unwrap_or_else(|e| Err(QueryError::new(ErrorKind::Internal, format!("a part of the query failed: {e}"))))
                 }
             })
-            .buffered(self.inner.config.parallelism.get())
-            .try_collect()
-            .await
+            .buffered(self.inner.config.parallelism.get());
+        while let Some(result) = results.try_next().await? {
+            take(result)?;
+        }
+        Ok(())
+    }
+}
+
+/// Memory for units under way, in KiB.
+struct UnitMemory {
+    free: Semaphore,
+    all: u32,
+}
+
+impl UnitMemory {
+    fn new(bytes: u64) -> Self {
+        let all = u32::try_from(bytes >> 10).unwrap_or(u32::MAX).clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize) as u32);
+        Self { free: Semaphore::new(all as usize), all }
+    }
+
+    /// Waits for the memory of one unit. One that takes more than there is gets all of it.
+    async fn reserve(&self, bytes: u64) -> Option<SemaphorePermit<'_>> {
+        let share = u32::try_from(bytes >> 10).unwrap_or(u32::MAX).min(self.all);
+        // The semaphore is never closed.
+        self.free.acquire_many(share).await.ok()
     }
 }
 

@@ -31,5 +31,5 @@ mod value;
 pub use engine::{Answer, Engine, EngineConfig};
 pub use metrics::{INTERVALS_MAX, default_step};
 pub use live::{LiveData, LiveGeneration, NoLiveData};
-pub use reads::{BrokenBlock, Reads};
+pub use reads::{BrokenBlock, Budget, Reads};
 pub use request::*;

@@ -22,7 +22,7 @@ use crate::{
     reads::Reads,
     request::{QueryError, TimeRange},
     scan::{Scan, read_memory},
-    source::{Source, Sources},
+    source::{Source, Sources, Unit},
     traces::{Columns, TraceRows},
 };
 
@@ -39,39 +39,38 @@ pub struct Matching<'a> {
 }
 
 impl Engine {
-    /// Calls `work` on the matching rows, in parts. Parts arrive in no particular order of time.
+    /// Calls `work` on the matching rows, in parts, and hands what it makes of each to `take`. Parts arrive in no
+    /// particular order of time.
     pub(crate) async fn each_match<T, W>(
         &self,
         sources: &Sources,
         matching: &Matching<'_>,
         reads: &Arc<Reads>,
         work: W,
-    ) -> Result<Vec<T>, QueryError>
+        mut take: impl FnMut(T) -> Result<(), QueryError> + Send,
+    ) -> Result<(), QueryError>
     where
         T: Send + 'static,
         W: Fn(TraceRows) -> Result<T, QueryError> + Clone + Send + Sync + 'static,
     {
-        let mut results = vec![];
         for (source, left_out) in sources.parts().filter(|(source, _)| source.overlaps(matching.sources)) {
             let Some(scan) = scan_of(matching, source.layout(), source.within(matching.started))? else { continue };
             let units = source.units(&scan, reads)?;
             let part = Arc::new(Part { scan, source: Arc::clone(source), left_out: Arc::clone(left_out) });
-            let done = self
-                .each_unit(units, |unit| {
-                    let (part, reads, work) = (Arc::clone(&part), Arc::clone(reads), work.clone());
-                    async move { work(part.rows(unit.read(&part.scan, &reads).await?)?) }
-                })
-                .await?;
-            results.extend(done);
+            let work = |unit: Unit| {
+                let (part, reads, work) = (Arc::clone(&part), Arc::clone(reads), work.clone());
+                async move { work(part.rows(unit.read(&part.scan, &reads).await?)?) }
+            };
+            self.from_each_unit(units, work, &mut take).await?;
         }
         for chunk in merge_chunks(sources.loose.iter().copied().collect()) {
             let Some(rows) = self.merged(sources, &chunk, reads).await? else { continue };
             let Some(scan) = scan_of(matching, &rows.layout, false)? else { continue };
             let records = read_memory(&rows.records, &scan, reads)?;
             let layout = Layout { schema: records.schema(), catalogue: rows.layout.catalogue };
-            results.push(work(TraceRows { records, layout })?);
+            take(work(TraceRows { records, layout })?)?;
         }
-        Ok(results)
+        Ok(())
     }
 }
 

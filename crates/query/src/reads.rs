@@ -1,4 +1,4 @@
-//! The account of one query: what it has read, and what it could not read.
+//! The account of one query: what it may use, what it has read, and what it could not read.
 
 use std::{
     collections::BTreeMap,
@@ -18,9 +18,31 @@ const UNAVAILABLE_BLOCKS_MAX: usize = 3;
 /// Blocks that a message names; the others are counted.
 const NAMED_BLOCKS_MAX: usize = 3;
 
+/// What one query may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// Bytes asked of blocks, compressed, wherever they come from.
+    pub read_bytes_max: u64,
+    /// Bytes of rows and cells held for the answer at one time.
+    pub memory_bytes_max: u64,
+}
+
+impl Budget {
+    pub const UNLIMITED: Self = Self { read_bytes_max: u64::MAX, memory_bytes_max: u64::MAX };
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self::UNLIMITED
+    }
+}
+
 /// Shared by all parts of a query.
 #[derive(Debug, Default)]
 pub struct Reads {
+    budget: Budget,
+    /// Held for the answer until its end.
+    held: AtomicU64,
     /// Bytes asked of blocks, from the store or from a cache.
     pub bytes: AtomicU64,
     /// Rows of the row groups and live batches that were looked at.
@@ -49,10 +71,53 @@ pub struct BrokenBlock {
 }
 
 impl Reads {
+    pub fn within(budget: Budget) -> Self {
+        Self { budget, ..Self::default() }
+    }
+
+    pub fn budget(&self) -> Budget {
+        self.budget
+    }
+
+    /// # Errors
+    /// `BudgetExceeded`: the query has read all it may.
+    pub(crate) fn read(&self, bytes: u64) -> Result<(), QueryError> {
+        let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        if before.saturating_add(bytes) > self.budget.read_bytes_max {
+            return Err(over_budget(format!(
+                "the query reads more than {} bytes of blocks, the most that one query may (query_frontend.max_bytes_per_query): ask for a shorter time range or a narrower filter",
+                self.budget.read_bytes_max
+            )));
+        }
+        Ok(())
+    }
+
+    /// Bytes that stay in memory until the answer is made.
+    pub(crate) fn hold(&self, bytes: usize) -> Result<(), QueryError> {
+        let before = self.held.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.fits_beside(before, bytes)
+    }
+
+    /// Bytes that are in memory now, beside those that stay.
+    pub(crate) fn fits(&self, bytes: usize) -> Result<(), QueryError> {
+        self.fits_beside(self.held.load(Ordering::Relaxed), bytes)
+    }
+
+    fn fits_beside(&self, held: u64, bytes: usize) -> Result<(), QueryError> {
+        if held.saturating_add(bytes as u64) > self.budget.memory_bytes_max {
+            return Err(over_budget(format!(
+                "the query needs more than {} bytes of memory, the most that one query may have (query_frontend.max_memory_per_query): ask for fewer results, a shorter time range or fewer groups",
+                self.budget.memory_bytes_max
+            )));
+        }
+        Ok(())
+    }
+
     /// Before each attempt at an answer: what earlier attempts looked at does not count, what they read does.
     pub(crate) fn begin(&self) {
         self.spans.store(0, Ordering::Relaxed);
         self.row_groups_pruned.store(0, Ordering::Relaxed);
+        self.held.store(0, Ordering::Relaxed);
         self.blocks.lock().missing.clear();
     }
 
@@ -113,5 +178,26 @@ impl Reads {
             return Err(QueryError::new(ErrorKind::Unavailable, format!("the object store cannot be reached; try again later: {first}")));
         }
         Ok(())
+    }
+}
+
+fn over_budget(message: String) -> QueryError {
+    QueryError::new(ErrorKind::BudgetExceeded, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_budget_is_used_up_by_all_attempts_together_but_memory_is_given_back() {
+        let reads = Reads::within(Budget { read_bytes_max: 100, memory_bytes_max: 100 });
+        assert!(reads.read(60).is_ok() && reads.hold(60).is_ok() && reads.fits(40).is_ok());
+        reads.begin();
+        assert!(reads.hold(60).is_ok());
+        for refused in [reads.read(41), reads.hold(41), reads.fits(41)] {
+            assert_eq!(refused.unwrap_err().kind, ErrorKind::BudgetExceeded);
+        }
+        assert!(reads.hold(usize::MAX).is_err() && reads.read(u64::MAX).is_err());
     }
 }

@@ -86,6 +86,17 @@ impl BlockReader {
         self.metadata.metadata().row_group(row_group).num_rows() as u64
     }
 
+    /// About what it takes to read a row group: the columns that `scan` looks at, decoded.
+    pub fn memory_bytes(&self, row_group: usize, scan: &Scan) -> u64 {
+        let wanted = |name: &str| {
+            let filtered = scan.predicate.as_ref().is_some_and(|p| p.columns.contains(name));
+            filtered || scan.columns.as_ref().is_none_or(|columns| columns.iter().any(|c| c == name))
+        };
+        let row_group = self.metadata.metadata().row_group(row_group);
+        let sizes = row_group.columns().iter().filter(|chunk| chunk.column_path().parts().first().is_some_and(|root| wanted(root)));
+        sizes.map(|chunk| u64::try_from(chunk.uncompressed_size()).unwrap_or(0)).sum()
+    }
+
     /// The rows of one row group, in order.
     pub async fn read(&self, row_group: usize, scan: &Scan, reads: &Arc<Reads>) -> Result<RecordBatch, QueryError> {
         let mut conjuncts: Vec<Box<dyn ArrowPredicate>> = vec![];
@@ -124,6 +135,9 @@ impl BlockReader {
         // What the store said passes through Parquet's reader and Arrow's filters.
         let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
         while let Some(error) = cause {
+            if let Some(error) = error.downcast_ref::<QueryError>() {
+                return error.clone();
+            }
             if let Some(error) = error.downcast_ref::<storage::StorageError>() {
                 return unreadable(id, error);
             }
@@ -280,7 +294,7 @@ impl AsyncFileReader for BlockFile {
     fn get_byte_ranges(&mut self, ranges: Vec<Range<u64>>) -> BoxFuture<'_, Result<Vec<Bytes>, ParquetError>> {
         async move {
             let bytes: u64 = ranges.iter().map(|r| r.end - r.start).sum();
-            self.reads.bytes.fetch_add(bytes, Ordering::Relaxed);
+            self.reads.read(bytes).map_err(|e| ParquetError::External(Box::new(e)))?;
             let read = self.block.read(&ranges).await.map_err(|e| ParquetError::External(Box::new(e)))?;
             self.reads.succeeded.fetch_add(1, Ordering::Relaxed);
             Ok(read)

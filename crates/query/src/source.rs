@@ -131,10 +131,12 @@ impl Source {
 
     /// The parts that can be read side by side, each with its traces whole.
     pub fn units(self: &Arc<Self>, scan: &Scan, reads: &Reads) -> Result<Vec<Unit>, QueryError> {
-        let unit = |row_group| Unit { source: Arc::clone(self), row_group };
+        let unit = |row_group, memory_bytes| Unit { source: Arc::clone(self), row_group, memory_bytes };
         Ok(match &self.data {
-            SourceData::Memory(..) => vec![unit(None)],
-            SourceData::Block(reader) => reader.row_groups(scan, reads)?.into_iter().map(|r| unit(Some(r))).collect(),
+            SourceData::Memory(..) => vec![unit(None, 0)],
+            SourceData::Block(reader) => {
+                reader.row_groups(scan, reads)?.into_iter().map(|r| unit(Some(r), reader.memory_bytes(r, scan))).collect()
+            }
         })
     }
 
@@ -157,6 +159,8 @@ impl Source {
 pub struct Unit {
     pub source: Arc<Source>,
     row_group: Option<usize>,
+    /// About what it takes to read it.
+    pub memory_bytes: u64,
 }
 
 impl Unit {

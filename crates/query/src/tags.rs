@@ -33,6 +33,9 @@ const INTRINSICS: [&str; 25] = [
     "trace:rootName", "trace:rootService", "traceDuration",
 ];
 
+/// About what a value of common length takes in memory.
+const VALUE_BYTES: usize = 100;
+
 type Names = BTreeMap<AttributeScope, BTreeSet<String>>;
 
 impl Engine {
@@ -102,11 +105,13 @@ impl Engine {
             return Ok(names);
         };
         let matching = Matching { condition: Some(filter), started: request.range, sources: request.range, columns: &|_| Ok(None) };
-        for part in self.each_match(&sources, &matching, reads, |rows| Ok(names_in(&rows))).await? {
+        let add = |part: Names| {
             for (scope, found) in part.into_iter().filter(|(scope, _)| wanted(*scope)) {
                 names.entry(scope).or_default().extend(found);
             }
-        }
+            Ok(())
+        };
+        self.each_match(&sources, &matching, reads, |rows| Ok(names_in(&rows)), add).await?;
         Ok(names)
     }
 
@@ -170,9 +175,11 @@ impl Engine {
             };
             let matching = Matching { condition: filter.as_ref(), started: request.range, sources: request.range, columns: &columns };
             let names = names.to_vec();
-            for part in self.each_match(&sources, &matching, reads, move |rows| values_in(&rows, &names)).await? {
+            let add = |part: BTreeSet<_>| {
                 values.extend(part);
-            }
+                reads.fits(values.len().saturating_mul(VALUE_BYTES))
+            };
+            self.each_match(&sources, &matching, reads, move |rows| values_in(&rows, &names), add).await?;
         }
         let limit = if request.limit == 0 { usize::MAX } else { request.limit };
         let mut bytes = 0;

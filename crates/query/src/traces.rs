@@ -51,20 +51,22 @@ impl Engine {
             let scan = Scan { traces: Some(Arc::new(here)), columns, predicate: None };
             let layout = source.layout().clone();
             let units = source.units(&scan, reads)?;
-            let reads = Arc::clone(reads);
             let batches = self
-                .each_unit(units, move |unit| {
-                    let (scan, reads) = (scan.clone(), Arc::clone(&reads));
+                .each_unit(units, |unit| {
+                    let (scan, reads) = (scan.clone(), Arc::clone(reads));
                     async move { unit.read(&scan, &reads).await }
                 })
                 .await?;
+            reads.hold(batches.iter().map(RecordBatch::get_array_memory_size).sum())?;
             found.extend(batches.into_iter().filter(|b| b.num_rows() > 0).map(|records| {
                 let layout = Layout { schema: records.schema(), catalogue: Arc::clone(&layout.catalogue) };
                 TraceRows { records, layout }
             }));
         }
         for chunk in merge_chunks(loose) {
-            found.extend(self.merged(sources, &chunk, reads).await?);
+            let merged = self.merged(sources, &chunk, reads).await?;
+            reads.hold(merged.iter().map(|rows| rows.records.get_array_memory_size()).sum())?;
+            found.extend(merged);
         }
         Ok(found)
     }
@@ -88,6 +90,7 @@ impl Engine {
         let mut parts = vec![];
         for source in sources.iter().filter(|source| ids.iter().any(|id| source.may_hold(id))) {
             parts.extend(source.traces(ids, reads).await?);
+            reads.fits(parts.iter().map(|part| part.records.get_array_memory_size()).sum())?;
         }
         if parts.is_empty() {
             return Ok(None);

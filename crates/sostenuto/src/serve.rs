@@ -10,7 +10,7 @@ use anyhow::Context;
 use api::{ApiState, Failure, Flush, Flushed, Readiness, ReadyState, StatusPages};
 use distributor::Distributor;
 use ingester::{FlushReport, Ingester};
-use query::{Engine, EngineConfig};
+use query::Engine;
 use storage::Storage;
 use tokio::{net::TcpListener, signal::unix, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -40,7 +40,7 @@ pub async fn run(config: Config) -> anyhow::Result<bool> {
         .await
         .with_context(|| format!("cannot open the write-ahead log in {}", directory(&config.storage.wal_path())))?;
     let distributor = Distributor::new(config.distributor_config(), ingester.clone());
-    let engine = Engine::new(storage.clone(), Arc::new(ingester.clone()), EngineConfig::default());
+    let engine = Engine::new(storage.clone(), Arc::new(ingester.clone()), config.engine_config());
     let state = state(&config, engine, &storage, &distributor, &ingester);
     let readiness = state.readiness.clone();
 

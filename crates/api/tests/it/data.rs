@@ -6,6 +6,7 @@ use block::{
     writer::{BlockWriter, WriterOptions},
 };
 use model::TenantId;
+use object_store::ObjectStore;
 use prost::Message;
 use proto::otlp::{
     collector::trace::v1::ExportTraceServiceRequest,
@@ -33,10 +34,16 @@ pub struct Data {
 
 impl Data {
     pub async fn open() -> Self {
+        Self::behind(|store| store).await
+    }
+
+    /// Reads the table through what `wrap` makes of its store.
+    pub async fn behind(wrap: impl FnOnce(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore>) -> Self {
         let folder = TempDir::new().unwrap();
         let mut config = StorageConfig::default();
         config.local.path = folder.path().to_owned();
-        let storage = Storage::open(&config).await.unwrap();
+        let store = Storage::open(&config).await.unwrap().object_store();
+        let storage = Storage::with_store(wrap(store), &config).await.unwrap();
         let engine = Engine::new(storage, Arc::new(Shop(batch(request(TRACE_ID)))), EngineConfig::default());
         Self { engine, folder }
     }

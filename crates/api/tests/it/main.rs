@@ -1,7 +1,9 @@
 //! The API over a real socket.
 
 mod answers;
+mod cancel;
 mod data;
+mod death;
 mod grpc;
 mod http;
 mod partial;

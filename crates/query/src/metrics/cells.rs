@@ -8,6 +8,7 @@ use traceql::ast::{Attribute, AttributeName, Intrinsic, MetricsFunction, Metrics
 
 use super::{
     compare::Comparison,
+    few_cells,
     groups::{GroupKey, groups},
     intervals::Intervals,
     series::{Series, group_labels, number_label},
@@ -204,6 +205,7 @@ pub fn fill(
     };
     let starts = starts.as_primitive::<Int64Type>();
     let groups = groups(rows, by)?;
+    few_cells(groups.keys.len().saturating_mul(intervals.count))?;
     let each = |work: &mut dyn FnMut(usize, usize, usize)| {
         let mut count = |row: usize| {
             if let Some(interval) = intervals.of(starts.value(row)) {

@@ -9,6 +9,7 @@ use traceql::ast::{Attribute, AttributeName, FieldExpr, Intrinsic, Scope, SpanOf
 
 use super::{
     cells::Cells,
+    few_cells,
     groups::GroupValue,
     intervals::Intervals,
     series::{Series, word_label},
@@ -153,6 +154,7 @@ pub fn count(
             Some((row, usize::from(chosen.value(row) && in_range(start)), intervals.of(start)?))
         })
         .collect();
+    let mut cells = 0;
     for (name, expected) in names(rows) {
         let reader = Reader::new(&rows.layout.places(&name)?, &rows.records);
         let label = name.to_string();
@@ -166,7 +168,12 @@ pub fn count(
                 Some(values) => values,
                 None => comparison.sides[*side].entry(label.clone()).or_default(),
             };
-            values.entry(value).or_insert_with(|| vec![0; intervals.count])[*interval] += 1;
+            let counts = values.entry(value).or_insert_with(|| {
+                cells += intervals.count;
+                vec![0; intervals.count]
+            });
+            counts[*interval] += 1;
+            few_cells(cells)?;
         }
     }
     Ok(Cells::Comparison(comparison))

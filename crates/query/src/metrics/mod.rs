@@ -134,19 +134,12 @@ impl Engine {
                 sources: Some(intervals.covered()),
                 columns: &columns,
             };
-            let parts = {
-                let work = Arc::clone(&work);
-                self.each_match(&sources, &matching, reads, move |rows| work.part(&rows)).await?
-            };
-            for part in parts {
+            let counting = Arc::clone(&work);
+            let add = |part| {
                 total.add(part);
-                if total.len() > CELLS_MAX {
-                    return Err(QueryError::new(
-                        model::ErrorKind::BudgetExceeded,
-                        format!("the query has more than {CELLS_MAX} groups times intervals: group by fewer or less diverse attributes, or ask for a shorter range or a larger step"),
-                    ));
-                }
-            }
+                few_cells(total.len())
+            };
+            self.each_match(&sources, &matching, reads, move |rows| counting.part(&rows), add).await?;
         }
         let mut series = total.into_series(query, &intervals);
         for stage in &query.second {
@@ -154,6 +147,18 @@ impl Engine {
         }
         Ok(series)
     }
+}
+
+/// # Errors
+/// `BudgetExceeded` if there are more than [`CELLS_MAX`].
+fn few_cells(cells: usize) -> Result<(), QueryError> {
+    if cells > CELLS_MAX {
+        return Err(QueryError::new(
+            model::ErrorKind::BudgetExceeded,
+            format!("the query has more than {CELLS_MAX} groups times intervals: group by fewer or less diverse attributes, or ask for a shorter range or a larger step"),
+        ));
+    }
+    Ok(())
 }
 
 /// One metrics query, ready for any part of the data.

@@ -126,7 +126,7 @@ async fn stored() -> Arc<Shaky> {
 /// An engine that has nothing in its caches.
 async fn engine(store: &Arc<Shaky>) -> Engine {
     let storage = Storage::with_store(Arc::clone(store) as Arc<dyn ObjectStore>, &StorageConfig::default()).await.unwrap();
-    let config = EngineConfig { parallelism: NonZeroUsize::new(2).unwrap() };
+    let config = EngineConfig { parallelism: NonZeroUsize::new(2).unwrap(), ..EngineConfig::default() };
     Engine::new(storage, Arc::new(NoLiveData), config)
 }
 

@@ -76,7 +76,7 @@ pub async fn place(name: &'static str, batches: &[SpanBatch], options: WriterOpt
         let commit = Commit { adds, removes: vec![], transaction, operation: "flush" };
         table.commit(commit).await.expect("the commit succeeds");
     }
-    let config = EngineConfig { parallelism: NonZeroUsize::new(2).expect("not zero") };
+    let config = EngineConfig { parallelism: NonZeroUsize::new(2).expect("not zero"), ..EngineConfig::default() };
     Place { name, engine: Engine::new(storage, Arc::new(Live(live)), config) }
 }
 

@@ -5,8 +5,9 @@ use std::num::NonZeroU64;
 use api::{ApiConfig, QueryLimits};
 use bytesize::ByteSize;
 use ingester::IngesterConfig;
+use query::{Budget, EngineConfig};
 
-use super::{Config, GoDuration};
+use super::{Config, GoDuration, Size};
 
 impl Config {
     pub fn ingester_config(&self) -> IngesterConfig {
@@ -56,12 +57,21 @@ impl Config {
         }
     }
 
+    pub fn engine_config(&self) -> EngineConfig {
+        EngineConfig { memory_bytes_max: self.query_frontend.decoding_memory.0, ..EngineConfig::default() }
+    }
+
     pub fn api_config(&self) -> ApiConfig {
         let front = &self.query_frontend;
         ApiConfig {
             http_api_prefix: self.http_api_prefix.clone(),
             query_timeout: front.api_timeout.0,
             queries_max: front.max_concurrent_queries,
+            tenant_queries_max: front.max_concurrent_queries_per_tenant,
+            budget: Budget {
+                read_bytes_max: no_limit_if_zero(front.max_bytes_per_query),
+                memory_bytes_max: no_limit_if_zero(front.max_memory_per_query),
+            },
             connections_max: self.server.http_server_conn_limit,
             drain_timeout: self.server.graceful_shutdown_timeout.0,
             query: QueryLimits {
@@ -81,6 +91,10 @@ impl Config {
 
 /// Tenants with a rate and metric lines of their own: about 3 MB for all of them.
 const TENANTS_MAX: usize = 10_000;
+
+fn no_limit_if_zero(size: Size) -> u64 {
+    if size.0 == 0 { u64::MAX } else { size.0 }
+}
 
 fn millis(duration: GoDuration) -> u64 {
     u64::try_from(duration.0.as_millis()).unwrap_or(u64::MAX)

@@ -83,6 +83,7 @@ impl Config {
         }
         for (key, count) in [
             ("query_frontend.max_concurrent_queries", self.query_frontend.max_concurrent_queries),
+            ("query_frontend.max_concurrent_queries_per_tenant", self.query_frontend.max_concurrent_queries_per_tenant),
             ("query_frontend.max_tenants_per_query", self.query_frontend.max_tenants_per_query),
             ("server.http_server_conn_limit", self.server.http_server_conn_limit),
             ("ingester.concurrent_flushes", self.ingester.concurrent_flushes),

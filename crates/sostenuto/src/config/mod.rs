@@ -15,6 +15,7 @@ use std::net::SocketAddr;
 
 use api::ApiConfig;
 use ingester::IngesterConfig;
+use query::EngineConfig;
 use serde::{Deserialize, Deserializer, Serialize};
 
 pub use duration::{DurationError, GoDuration};
@@ -203,6 +204,14 @@ pub struct QueryFrontend {
     pub api_timeout: GoDuration,
     /// Queries that may run at the same time; one more is told to come again.
     pub max_concurrent_queries: usize,
+    /// Those of them that may be one tenant's.
+    pub max_concurrent_queries_per_tenant: usize,
+    /// The most bytes of blocks that one query may read, compressed, from the store or a cache; 0 is no limit.
+    pub max_bytes_per_query: Size,
+    /// The most memory that rows and cells of one query may take; 0 is no limit.
+    pub max_memory_per_query: Size,
+    /// About the most memory for decoding row groups, over all queries; they wait for each other above it.
+    pub decoding_memory: Size,
     /// The most tenants one read may name, as `a|b|c`; 1 switches that off.
     pub max_tenants_per_query: usize,
 }
@@ -216,6 +225,10 @@ impl Default for QueryFrontend {
             default_range: GoDuration(api.query.default_range),
             api_timeout: GoDuration(api.query_timeout),
             max_concurrent_queries: api.queries_max,
+            max_concurrent_queries_per_tenant: api.tenant_queries_max,
+            max_bytes_per_query: Size(api.budget.read_bytes_max),
+            max_memory_per_query: Size(api.budget.memory_bytes_max),
+            decoding_memory: Size(EngineConfig::default().memory_bytes_max),
             max_tenants_per_query: api.query.tenants_max,
         }
     }
