@@ -30,19 +30,19 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is a whole number, not {text:?}")))
 }
 
-fn seed() -> u64 {
+pub fn seed() -> u64 {
     number("SOSTENUTO_SEED").unwrap_or(SEED)
 }
 
-fn count(default: usize) -> usize {
+pub fn count(default: usize) -> usize {
     number("SOSTENUTO_QUERIES").map_or(default, |n| n as usize)
 }
 
 /// One data set with everything that is asked of it.
-struct World {
-    seed: u64,
-    rows: Vec<Row>,
-    places: Vec<Place>,
+pub struct World {
+    pub seed: u64,
+    pub rows: Vec<Row>,
+    pub places: Vec<Place>,
 }
 
 impl World {
@@ -98,7 +98,7 @@ fn fail(world: &World, place: &Place, text: &str, detail: &str, trace: Option<&T
     panic!("{message}\nask again with: SOSTENUTO_SEED={} (data set {})", seed(), world.seed);
 }
 
-fn runtime() -> tokio::runtime::Runtime {
+pub fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
 }
 
@@ -117,7 +117,7 @@ fn metrics_agree() {
     runtime().block_on(each_query(3, count(1_500), |asker| asker.metrics(), check_metrics));
 }
 
-async fn check_search(world: &World, traces: &[Trace<'_>], rng: &mut StdRng, text: &str) -> bool {
+pub async fn check_search(world: &World, traces: &[Trace<'_>], rng: &mut StdRng, text: &str) -> bool {
     let QueryBody::Search(pipeline) = traceql::parse(text).expect("checked before").body else {
         panic!("not a search: {text}");
     };
@@ -224,7 +224,7 @@ fn shown(value: &AnyValue) -> String {
     }
 }
 
-async fn check_metrics(world: &World, traces: &[Trace<'_>], rng: &mut StdRng, text: &str) -> bool {
+pub async fn check_metrics(world: &World, traces: &[Trace<'_>], rng: &mut StdRng, text: &str) -> bool {
     let QueryBody::Metrics(expr) = traceql::parse(text).expect("checked before").body else {
         panic!("not a metrics query: {text}");
     };

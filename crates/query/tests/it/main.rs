@@ -7,6 +7,8 @@ mod agreement;
 mod damage;
 mod data;
 mod decisions;
+mod growing;
 mod naive;
 mod places;
 mod questions;
+mod settings;
