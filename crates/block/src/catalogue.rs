@@ -62,6 +62,16 @@ impl Catalogue {
         self.values.iter().map(|(column, values)| (column.as_str(), values.as_slice()))
     }
 
+    /// About how much memory it takes.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let text = |text: &String| size_of::<String>() + text.len();
+        let entry = |((_, key), entry): (&(AttributeScope, String), &AttributeEntry)| {
+            text(key) + size_of::<AttributeEntry>() + size_of_val(&entry.promoted[..])
+        };
+        let values = |(column, values): (&String, &Vec<String>)| text(column) + values.iter().map(text).sum::<usize>();
+        self.entries.iter().map(entry).sum::<usize>() + self.values.iter().map(values).sum::<usize>()
+    }
+
     pub(crate) fn set(&mut self, scope: AttributeScope, key: String, entry: AttributeEntry) {
         self.entries.insert((scope, key), entry);
     }

@@ -77,6 +77,16 @@ impl Sidecar {
         })
     }
 
+    /// About how much memory it takes: several times its size in the bucket, for a small block.
+    pub fn memory_bytes(&self) -> usize {
+        size_of::<Self>()
+            + self.footer.memory_size()
+            + self.trace_filter.memory_bytes()
+            + self.chunk_crcs.len() * size_of::<u32>()
+            + self.catalogue.memory_bytes()
+            + self.stats.columns.iter().map(|column| size_of_val(column) + column.name.len()).sum::<usize>()
+    }
+
     /// Whether chunk number `chunk` of the data file is as it was written. False for a chunk that never was.
     pub fn chunk_is_intact(&self, chunk: usize, bytes: &[u8]) -> bool {
         self.chunk_crcs.get(chunk) == Some(&crc32c(bytes))

@@ -195,7 +195,7 @@ pub struct CacheConfig {
     /// Memory for checked 1 MiB pieces of data files. More means fewer GETs and less latency; with `local`
     /// the page cache holds the same bytes already, so a little is enough there.
     pub chunks_memory: ByteSize,
-    /// Memory for parsed sidecars, by their size in the bucket (parsed, they take about three times that).
+    /// Memory for parsed sidecars. Those of the blocks that queries look at stay in memory beyond it.
     pub sidecars_memory: ByteSize,
     /// A folder on a local disk for pieces that memory has no room for. Unset: none. Its content can be
     /// lost at any time. Two processes must not share one. Not used with `local`.

@@ -76,7 +76,7 @@ impl Storage {
         let chunks = ChunkCache::open(store.clone(), local, &config.cache, metrics.clone()).await?;
         let open_blocks = moka::future::Cache::builder()
             .max_capacity(config.cache.sidecars_memory.as_u64())
-            .weigher(|_, block: &Arc<OpenBlock>| u32::try_from(block.entry().sidecar_bytes).unwrap_or(u32::MAX).max(1))
+            .weigher(|_, block: &Arc<OpenBlock>| u32::try_from(block.sidecar().memory_bytes()).unwrap_or(u32::MAX))
             .build();
         Ok(Self {
             store,

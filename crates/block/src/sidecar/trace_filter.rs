@@ -51,6 +51,13 @@ impl TraceFilter {
         }
     }
 
+    pub(super) fn memory_bytes(&self) -> usize {
+        match &self.0 {
+            Kind::Exact(hashes) => hashes.len() * size_of::<u64>(),
+            Kind::BinaryFuse8(filter) => filter.fingerprints.len(),
+        }
+    }
+
     pub(super) fn encode(&self) -> Vec<u8> {
         match &self.0 {
             Kind::Exact(hashes) => {
