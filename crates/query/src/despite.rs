@@ -39,9 +39,10 @@ pub(crate) struct BrokenBlocks {
 }
 
 impl BrokenBlocks {
-    pub fn known(&self, id: Ulid) -> Option<BrokenBlock> {
+    /// Those to leave out without another look.
+    pub fn lately(&self) -> Vec<BrokenBlock> {
         let lately = self.lately.lock();
-        lately.get(&id).filter(|(since, _)| since.elapsed() < REMEMBERED).map(|(_, block)| block.clone())
+        lately.values().filter(|(since, _)| since.elapsed() < REMEMBERED).map(|(_, block)| block.clone()).collect()
     }
 
     fn found(&self, block: &BrokenBlock) {

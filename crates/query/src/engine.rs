@@ -2,7 +2,6 @@
 
 use std::{collections::HashMap, num::NonZeroUsize, sync::Arc};
 
-use block::batch::SpanBatch;
 use futures::{StreamExt, TryStreamExt, future::BoxFuture, stream};
 use model::{ErrorKind, TenantId, TraceId};
 use parking_lot::Mutex;
@@ -13,11 +12,11 @@ use ulid::Ulid;
 
 use crate::{
     despite::BrokenBlocks,
-    live::{LiveData, LiveGeneration},
+    live::LiveData,
     reads::Reads,
     request::QueryError,
-    scan::unreadable,
-    source::{LiveSources, SharedTraces, Source, SourceId, Sources, Split, Unit},
+    source::{Sources, Unit},
+    tenant::Tenant,
 };
 
 /// An answer under way; dropping it stops the work. Boxed where it is made, so that the engine's code is compiled
@@ -36,7 +35,7 @@ struct Inner {
     storage: Storage,
     live: Arc<dyn LiveData>,
     config: EngineConfig,
-    tenants: Mutex<HashMap<TenantId, Arc<TenantSources>>>,
+    tenants: Mutex<HashMap<TenantId, Arc<tokio::sync::Mutex<Tenant>>>>,
     broken: BrokenBlocks,
     memory: UnitMemory,
 }
@@ -57,29 +56,6 @@ impl Default for EngineConfig {
     }
 }
 
-/// What the engine remembers of a tenant between queries. Bounded by the blocks and live batches it has.
-#[derive(Default)]
-struct TenantSources {
-    blocks: Mutex<HashMap<Ulid, Arc<Source>>>,
-    live: LiveSources,
-    shared: SharedTraces,
-    together: tokio::sync::Mutex<Option<Arc<Together>>>,
-}
-
-/// The traces that are split between these blocks.
-struct Together {
-    blocks: Vec<SourceId>,
-    sources: Vec<Arc<Source>>,
-    /// False if there were too many.
-    complete: bool,
-}
-
-/// Spans of split traces that are kept in memory per tenant: about 1 GiB at the most, some hundred bytes each.
-const TOGETHER_ROWS_MAX: usize = 2_000_000;
-
-/// Blocks opened at the same time when a query meets many new ones.
-const BLOCKS_OPENING_MAX: usize = 16;
-
 impl Engine {
     pub fn new(storage: Storage, live: Arc<dyn LiveData>, config: EngineConfig) -> Self {
         let memory = UnitMemory::new(config.memory_bytes_max);
@@ -97,6 +73,10 @@ impl Engine {
         self.reads.clone().unwrap_or_default()
     }
 
+    pub(crate) fn storage(&self) -> &Storage {
+        &self.inner.storage
+    }
+
     pub(crate) fn broken_blocks(&self) -> &BrokenBlocks {
         &self.inner.broken
     }
@@ -111,98 +91,12 @@ impl Engine {
         // Live data first, then the table: a generation committed in between is in both, and is left out by
         // its transaction. The other way round it could be in neither.
         let live = self.inner.live.live(tenant);
+        let table = self.inner.storage.table(tenant).await;
+        let table = table.map_err(|e| QueryError::new(e.kind(), format!("cannot read the table of tenant {tenant}: {e}")))?;
         let known = Arc::clone(self.inner.tenants.lock().entry(tenant.clone()).or_default());
-        let mut all = self.blocks_and_transactions(tenant, &known, &live, reads).await?;
-        let batches = all.live.iter().flat_map(|generation| &generation.batches);
-        // In the order in which spans were received: merged rows of a trace keep it.
-        let mut sources = std::mem::take(&mut all.blocks);
-        sources.extend(known.live.of(batches));
-        let split = known.shared.split(&sources, &sources).await?;
-        let together = self.together(&known, &sources, &split).await?;
-        let loose = match &together {
-            // Its traces are all split between blocks only.
-            Some(_) => split.live,
-            None => split.all.clone(),
-        };
-        Ok(Sources {
-            all: sources,
-            split: Arc::new(split.all),
-            together: together.map_or(vec![], |together| together.sources.clone()),
-            loose: Arc::new(loose),
-        })
-    }
-
-    /// The traces that are split between blocks, put together. Made once for a set of blocks; `None` if there are
-    /// none, or too many to keep.
-    async fn together(&self, known: &TenantSources, sources: &[Arc<Source>], split: &Split) -> Result<Option<Arc<Together>>, QueryError> {
-        if split.all.is_empty() {
-            return Ok(None);
-        }
-        let blocks: Vec<Arc<Source>> = sources.iter().filter(|source| !source.is_live()).cloned().collect();
-        let ids: Vec<SourceId> = blocks.iter().map(|source| source.id).collect();
-        let mut kept = known.together.lock().await;
-        if kept.as_ref().is_none_or(|together| together.blocks != ids) {
-            let between_blocks = known.shared.split(&blocks, sources).await?.all;
-            let reads = Arc::new(Reads::default());
-            let mut made = vec![];
-            let mut rows = 0;
-            for chunk in merge_chunks(between_blocks.into_iter().collect()) {
-                if let Some(merged) = self.merged_from(&blocks, &chunk, &reads).await? {
-                    rows += merged.records.num_rows();
-                    let batch = SpanBatch { records: merged.records, catalogue: merged.layout.catalogue };
-                    made.push(Source::memory(batch));
-                }
-                if rows > TOGETHER_ROWS_MAX {
-                    break;
-                }
-            }
-            *kept = Some(Arc::new(Together { blocks: ids, sources: made, complete: rows <= TOGETHER_ROWS_MAX }));
-        }
-        Ok(kept.clone().filter(|together| together.complete))
-    }
-
-    async fn blocks_and_transactions(
-        &self,
-        tenant: &TenantId,
-        known: &TenantSources,
-        live: &[LiveGeneration],
-        reads: &Reads,
-    ) -> Result<Found, QueryError> {
-        let failed = |e: storage::StorageError| QueryError::new(e.kind(), format!("cannot read the table of tenant {tenant}: {e}"));
-        let table = self.inner.storage.table(tenant).await.map_err(failed)?;
-        let snapshot = table.snapshot();
-        let committed = |generation: &&LiveGeneration| match (generation.segment, snapshot.transactions.get(&generation.ingester)) {
-            (Some(segment), Some(version)) => i64::try_from(segment).is_ok_and(|segment| segment <= *version),
-            _ => false,
-        };
-        let live = live.iter().filter(|generation| !committed(generation)).cloned().collect();
-        let remembered = known.blocks.lock().clone();
-        let mut entries = snapshot.blocks.clone();
-        entries.sort_by_key(|entry| entry.id);
-        entries.retain(|entry| match reads.broken(entry.id).or_else(|| self.inner.broken.known(entry.id)) {
-            Some(block) => {
-                reads.miss(tenant, block);
-                false
-            }
-            None => true,
-        });
-        let opened: Vec<(Ulid, Arc<Source>)> = stream::iter(entries)
-            .map(|entry| {
-                let remembered = remembered.get(&entry.id).cloned();
-                async move {
-                    if let Some(source) = remembered {
-                        return Ok((entry.id, source));
-                    }
-                    let block = self.inner.storage.open_block(tenant, &entry).await;
-                    Ok((entry.id, Source::block(block.map_err(|e| unreadable(entry.id, &e))?)?))
-                }
-            })
-            .buffered(BLOCKS_OPENING_MAX)
-            .try_collect()
-            .await?;
-        let blocks = opened.iter().map(|(_, source)| Arc::clone(source)).collect();
-        *known.blocks.lock() = opened.into_iter().collect();
-        Ok(Found { blocks, live })
+        let mut known = known.lock().await;
+        // Not before it is our turn: versions only grow from one query to the next.
+        known.sources(self, tenant, &table.snapshot(), &live, reads).await
     }
 
     /// A block of the tenant's table by its id, if it can be opened.
@@ -285,11 +179,6 @@ impl UnitMemory {
         // The semaphore is never closed.
         self.free.acquire_many(share).await.ok()
     }
-}
-
-struct Found {
-    blocks: Vec<Arc<Source>>,
-    live: Vec<LiveGeneration>,
 }
 
 /// Split traces merged at a time: bounds the memory of merging at some thousands of spans per trace.

@@ -23,8 +23,11 @@ mod search;
 mod shared_ids;
 mod source;
 mod spansets;
+mod split;
 mod structure;
 mod tags;
+mod tenant;
+mod together;
 mod traces;
 mod value;
 

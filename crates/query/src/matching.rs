@@ -1,6 +1,6 @@
 //! All spans that match a condition, wherever they are, each exactly once.
 
-use std::{collections::{BTreeSet, HashSet}, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc};
 
 use arrow::{
     array::{Array, AsArray, BooleanArray, RecordBatch},
@@ -23,6 +23,7 @@ use crate::{
     request::{QueryError, TimeRange},
     scan::{Scan, read_memory},
     source::{Source, Sources, Unit},
+    split::TraceSet,
     traces::{Columns, TraceRows},
 };
 
@@ -56,7 +57,7 @@ impl Engine {
         for (source, left_out) in sources.parts().filter(|(source, _)| source.overlaps(matching.sources)) {
             let Some(scan) = scan_of(matching, source.layout(), source.within(matching.started))? else { continue };
             let units = source.units(&scan, reads)?;
-            let part = Arc::new(Part { scan, source: Arc::clone(source), left_out: Arc::clone(left_out) });
+            let part = Arc::new(Part { scan, source: Arc::clone(source), left_out: left_out.clone() });
             let work = |unit: Unit| {
                 let (part, reads, work) = (Arc::clone(&part), Arc::clone(reads), work.clone());
                 async move { work(part.rows(unit.read(&part.scan, &reads).await?)?) }
@@ -77,7 +78,7 @@ impl Engine {
 struct Part {
     scan: Scan,
     source: Arc<Source>,
-    left_out: Arc<HashSet<TraceId>>,
+    left_out: TraceSet,
 }
 
 impl Part {

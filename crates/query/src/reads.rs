@@ -128,8 +128,9 @@ impl Reads {
         known.is_none().then_some(block)
     }
 
-    pub(crate) fn broken(&self, id: Ulid) -> Option<BrokenBlock> {
-        self.blocks.lock().broken.get(&id).cloned()
+    /// What the query does without.
+    pub(crate) fn all_broken(&self) -> Vec<BrokenBlock> {
+        self.blocks.lock().broken.values().cloned().collect()
     }
 
     /// The answer is made without a block that it needs.

@@ -4,7 +4,7 @@
 //! fetches whole traces for the few winners and evaluates the query on them again, for what is shown.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, atomic::Ordering},
 };
 
@@ -26,6 +26,7 @@ use crate::{
     scan::Scan,
     source::{Source, Sources, Unit},
     spansets::{BoundPipeline, Spanset, everything, rows_needed, single_filter, trace_runs},
+    split::TraceSet,
     traces::TraceRows,
     value::{Test, Value},
 };
@@ -254,7 +255,7 @@ struct UnitWork {
     plan: Arc<Plan>,
     pipeline: Option<BoundPipeline>,
     layout: Layout,
-    split: Arc<HashSet<TraceId>>,
+    split: TraceSet,
     range: Option<TimeRange>,
     limit: usize,
     reads: Arc<Reads>,
@@ -264,7 +265,7 @@ impl UnitWork {
     /// `None` if the source cannot contribute.
     fn new(
         source: &Source,
-        left_out: &Arc<HashSet<TraceId>>,
+        left_out: &TraceSet,
         sources: &Sources,
         plan: &Arc<Plan>,
         request: &SearchRequest,
@@ -293,6 +294,7 @@ impl UnitWork {
         let traces = (!in_range).then(|| {
             let mut loose: Vec<TraceId> = sources.loose.iter().copied().collect();
             loose.sort_unstable();
+            loose.dedup();
             Arc::new(loose)
         });
         Ok(Some(Self {
@@ -300,7 +302,7 @@ impl UnitWork {
             plan: Arc::clone(plan),
             pipeline,
             layout,
-            split: Arc::clone(left_out),
+            split: left_out.clone(),
             range: if source.within(request.range) { None } else { request.range },
             limit: request.limit,
             reads: Arc::clone(reads),

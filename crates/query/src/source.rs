@@ -1,12 +1,10 @@
 //! The places a tenant's spans are in at one moment: blocks of a table snapshot and live batches.
 //!
-//! A trace that lies in more than one place is *split*. It is left out wherever it is found in part, and
-//! evaluated from all its rows merged, so that every answer is about whole traces. Which traces are split
-//! is known exactly: the ids of every two places are compared once, and the result is kept for as long as
-//! both exist.
+//! A trace that lies in more than one place is *split* ([`crate::split`]). It is left out wherever it is found in
+//! part, and evaluated from all its rows merged, so that every answer is about whole traces.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -24,6 +22,7 @@ use crate::{
     reads::Reads,
     request::{QueryError, TimeRange},
     scan::{BlockReader, Scan, read_memory},
+    split::TraceSet,
 };
 
 /// Names a source for as long as the process lives; never used twice.
@@ -35,7 +34,6 @@ pub struct Source {
     pub data: SourceData,
     /// The earliest start and the latest end of its spans, clamped to what a signed time can say.
     pub range: TimeRange,
-    trace_ids: tokio::sync::OnceCell<Arc<Vec<TraceId>>>,
 }
 
 pub enum SourceData {
@@ -48,7 +46,7 @@ static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 impl Source {
     fn new(data: SourceData, range: TimeRange) -> Arc<Self> {
         let id = SourceId(NEXT_ID.fetch_add(1, Ordering::Relaxed));
-        Arc::new(Self { id, data, range, trace_ids: tokio::sync::OnceCell::new() })
+        Arc::new(Self { id, data, range })
     }
 
     pub fn memory(batch: SpanBatch) -> Arc<Self> {
@@ -70,10 +68,6 @@ impl Source {
         }
     }
 
-    pub fn is_live(&self) -> bool {
-        matches!(self.data, SourceData::Memory(..))
-    }
-
     /// The size of its data file; `None` for live data.
     pub fn block_bytes(&self) -> Option<u64> {
         match &self.data {
@@ -91,22 +85,18 @@ impl Source {
         range.is_none_or(|range| range.start <= self.range.start && self.range.end <= range.end)
     }
 
-    /// The distinct ids of the traces in it, ascending. Kept once read: 16 bytes per trace.
-    pub async fn trace_ids(self: &Arc<Self>) -> Result<&Arc<Vec<TraceId>>, QueryError> {
-        self.trace_ids
-            .get_or_try_init(|| async {
-                let scan = Scan { columns: Some(vec![schema::TRACE_ID.into()]), ..Scan::default() };
-                let reads = Arc::new(Reads::default());
-                let mut ids = vec![];
-                for unit in self.units(&scan, &reads)? {
-                    let batch = unit.read(&scan, &reads).await?;
-                    let column = batch.column(0).as_fixed_size_binary();
-                    ids.extend((0..column.len()).filter_map(|row| TraceId::from_slice(column.value(row))));
-                    ids.dedup();
-                }
-                Ok(Arc::new(ids))
-            })
-            .await
+    /// The distinct ids of the traces in it, ascending. Reads a column of all rows.
+    pub async fn trace_ids(self: &Arc<Self>) -> Result<Vec<TraceId>, QueryError> {
+        let scan = Scan { columns: Some(vec![schema::TRACE_ID.into()]), ..Scan::default() };
+        let reads = Arc::new(Reads::default());
+        let mut ids = vec![];
+        for unit in self.units(&scan, &reads)? {
+            let batch = unit.read(&scan, &reads).await?;
+            let column = batch.column(0).as_fixed_size_binary();
+            ids.extend((0..column.len()).filter_map(|row| TraceId::from_slice(column.value(row))));
+            ids.dedup();
+        }
+        Ok(ids)
     }
 
     /// Whether it may hold spans of a trace; never says no for one that is there.
@@ -210,80 +200,22 @@ impl LiveSources {
     }
 }
 
-/// Which traces two sources share, for every two sources of a tenant.
-#[derive(Default)]
-pub struct SharedTraces {
-    pairs: Mutex<HashMap<(SourceId, SourceId), Arc<Vec<TraceId>>>>,
-}
-
-impl SharedTraces {
-    /// The traces that lie in more than one of `sources`. Forgets pairs with sources that are not in `existing`.
-    pub async fn split(&self, sources: &[Arc<Source>], existing: &[Arc<Source>]) -> Result<Split, QueryError> {
-        let mut split = Split::default();
-        let mut current = HashMap::new();
-        for (i, a) in sources.iter().enumerate() {
-            for b in &sources[i + 1..] {
-                let key = (a.id.min(b.id), a.id.max(b.id));
-                let known = self.pairs.lock().get(&key).cloned();
-                let shared = match known {
-                    Some(shared) => shared,
-                    None => Arc::new(shared_traces(a, b).await?),
-                };
-                split.all.extend(shared.iter().copied());
-                if a.is_live() || b.is_live() {
-                    split.live.extend(shared.iter().copied());
-                }
-                current.insert(key, shared);
-            }
-        }
-        let existing: HashSet<SourceId> = existing.iter().map(|source| source.id).collect();
-        let mut pairs = self.pairs.lock();
-        pairs.retain(|(a, b), _| existing.contains(a) && existing.contains(b));
-        pairs.extend(current);
-        drop(pairs);
-        Ok(split)
-    }
-}
-
-/// Which traces are split.
-#[derive(Default)]
-pub struct Split {
-    pub all: HashSet<TraceId>,
-    /// Those with a part in live data: where they lie changes from query to query.
-    pub live: HashSet<TraceId>,
-}
-
-async fn shared_traces(a: &Arc<Source>, b: &Arc<Source>) -> Result<Vec<TraceId>, QueryError> {
-    let (few, many) = match (&a.data, &b.data) {
-        (SourceData::Memory(..), _) => (a, b),
-        _ => (b, a),
-    };
-    // The filter answers for most ids; only where it says "perhaps" are the ids themselves read.
-    let candidates: Vec<TraceId> = few.trace_ids().await?.iter().filter(|id| many.may_hold(id)).copied().collect();
-    if candidates.is_empty() || matches!(many.data, SourceData::Memory(..)) {
-        return Ok(candidates);
-    }
-    let ids = many.trace_ids().await?;
-    Ok(candidates.into_iter().filter(|id| ids.binary_search(id).is_ok()).collect())
-}
-
 /// Everything a query looks at.
 pub struct Sources {
     /// Where spans lie, in the order in which they were received.
     pub all: Vec<Arc<Source>>,
     /// The traces that lie in several of them: left out where they are found in part.
-    pub split: Arc<HashSet<TraceId>>,
-    /// Split traces put together before, kept while the blocks they came from exist.
-    pub together: Vec<Arc<Source>>,
-    /// Split traces that `together` has not, or that have a part in live data by now: to be merged for each query,
-    /// and left out of `together`.
-    pub loose: Arc<HashSet<TraceId>>,
+    pub split: TraceSet,
+    /// Split traces put together before, and which of those in each are out of date or loose.
+    pub together: Vec<(Arc<Source>, TraceSet)>,
+    /// Split traces that `together` has not, or that have a part in live data: to be merged for each query.
+    pub loose: TraceSet,
 }
 
 impl Sources {
     /// Each source, and the traces to leave out of it.
-    pub fn parts(&self) -> impl Iterator<Item = (&Arc<Source>, &Arc<HashSet<TraceId>>)> {
+    pub fn parts(&self) -> impl Iterator<Item = (&Arc<Source>, &TraceSet)> {
         let lying = self.all.iter().map(|source| (source, &self.split));
-        lying.chain(self.together.iter().map(|source| (source, &self.loose)))
+        lying.chain(self.together.iter().map(|(source, left_out)| (source, left_out)))
     }
 }
