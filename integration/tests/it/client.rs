@@ -7,7 +7,7 @@ use proto::otlp::{
     collector::trace::v1::ExportTraceServiceResponse,
     trace::v1::{Span, TracesData},
 };
-use reqwest::{StatusCode, header};
+use reqwest::{StatusCode, header, header::{HeaderMap, HeaderValue}};
 use serde_json::Value;
 
 use crate::spans::TimeRange;
@@ -15,18 +15,56 @@ use crate::spans::TimeRange;
 /// No answer of these tests takes long.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Where tenants are named.
+const TENANT: &str = "x-scope-orgid";
+
 #[derive(Clone)]
 pub struct Client {
     http: reqwest::Client,
+    http2: reqwest::Client,
     api: String,
     otlp: String,
+    grpc: String,
+    tenant: Option<String>,
+}
+
+/// The answer to a request that may be refused.
+pub struct Answer {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub body: Vec<u8>,
 }
 
 impl Client {
-    /// Of the server that listens on these two addresses.
-    pub fn new(api: &str, otlp: &str) -> Self {
-        let http = reqwest::Client::builder().no_proxy().tls_built_in_root_certs(false).timeout(TIMEOUT).build();
-        Self { http: http.unwrap(), api: format!("http://{api}"), otlp: format!("http://{otlp}/v1/traces") }
+    /// Of the server that listens on these addresses.
+    pub fn new(api: &str, otlp: &str, grpc: &str) -> Self {
+        let http = || reqwest::Client::builder().no_proxy().tls_built_in_root_certs(false).timeout(TIMEOUT);
+        let http2 = http().http2_prior_knowledge().build().unwrap();
+        let (api, otlp) = (format!("http://{api}"), format!("http://{otlp}/v1/traces"));
+        Self { http: http().build().unwrap(), http2, api, otlp, grpc: format!("http://{grpc}"), tenant: None }
+    }
+
+    /// The same, speaking for a tenant.
+    pub fn of(&self, tenant: &str) -> Self {
+        Self { tenant: Some(tenant.to_owned()), ..self.clone() }
+    }
+
+    /// Names the tenant.
+    fn named(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
+        match &self.tenant {
+            // Any bytes: some tests name a tenant as no client should.
+            Some(tenant) => request.header(TENANT, HeaderValue::from_bytes(tenant.as_bytes()).unwrap()),
+            None => request,
+        }
+    }
+
+    /// Any body to OTLP/HTTP; `encoding` may be empty.
+    pub async fn post(&self, content_type: &str, encoding: &str, body: Vec<u8>) -> Answer {
+        let post = self.http.post(&self.otlp).header(header::CONTENT_TYPE, content_type).body(body);
+        let post = if encoding.is_empty() { post } else { post.header(header::CONTENT_ENCODING, encoding) };
+        let answer = self.named(post).send().await.unwrap();
+        let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
+        Answer { status, headers, body: answer.bytes().await.unwrap().to_vec() }
     }
 
     /// One OTLP request in protobuf. `Err` says why it was not acknowledged and must be repeated: it was refused for now,
@@ -34,7 +72,7 @@ impl Client {
     pub async fn try_push(&self, request: Vec<u8>) -> Result<(), String> {
         let post = self.http.post(&self.otlp).header(header::CONTENT_TYPE, "application/x-protobuf").body(request);
         let answer = async {
-            let answer = post.send().await?;
+            let answer = self.named(post).send().await?;
             Ok::<_, reqwest::Error>((answer.status(), answer.bytes().await?))
         };
         match answer.await {
@@ -53,6 +91,19 @@ impl Client {
         }
     }
 
+    /// One call of OTLP/gRPC whose message is these bytes, compressed as `encoding` says; it may be empty.
+    pub async fn call(&self, encoding: &str, message: &[u8]) -> Answer {
+        let mut body = vec![u8::from(!encoding.is_empty())];
+        body.extend(u32::try_from(message.len()).unwrap().to_be_bytes());
+        body.extend(message);
+        let url = format!("{}/opentelemetry.proto.collector.trace.v1.TraceService/Export", self.grpc);
+        let post = self.http2.post(url).header(header::CONTENT_TYPE, "application/grpc").header(header::TE, "trailers").body(body);
+        let post = if encoding.is_empty() { post } else { post.header("grpc-encoding", encoding) };
+        let answer = self.named(post).send().await.unwrap();
+        let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
+        Answer { status, headers, body: answer.bytes().await.unwrap().to_vec() }
+    }
+
     /// A push that must pass.
     pub async fn push(&self, request: Vec<u8>) {
         self.try_push(request).await.unwrap();
@@ -60,11 +111,18 @@ impl Client {
 
     /// Status and body; text that is not JSON becomes a string.
     pub async fn get(&self, path: &str, parameters: &[(&str, String)]) -> (u16, Value) {
+        let (status, _, body) = self.get_marked(path, parameters).await;
+        (status, body)
+    }
+
+    /// Status, what the answer says that it lacks, and body.
+    pub async fn get_marked(&self, path: &str, parameters: &[(&str, String)]) -> (u16, Option<String>, Value) {
         let get = self.http.get(format!("{}{path}", self.api)).query(parameters);
-        let answer = get.header(header::ACCEPT, "application/json").send().await.unwrap();
+        let answer = self.named(get).header(header::ACCEPT, "application/json").send().await.unwrap();
         let status = answer.status().as_u16();
+        let partial = answer.headers().get("sostenuto-partial").map(|text| text.to_str().unwrap().to_owned());
         let body = answer.text().await.unwrap();
-        (status, serde_json::from_str(&body).unwrap_or(Value::String(body)))
+        (status, partial, serde_json::from_str(&body).unwrap_or(Value::String(body)))
     }
 
     /// Makes blocks of everything live; the server's report.
@@ -90,7 +148,7 @@ impl Client {
     pub async fn trace(&self, id: &[u8]) -> Vec<Span> {
         let hex: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
         let get = self.http.get(format!("{}/api/traces/{hex}", self.api));
-        let answer = get.header(header::ACCEPT, "application/protobuf").send().await.unwrap();
+        let answer = self.named(get).header(header::ACCEPT, "application/protobuf").send().await.unwrap();
         let status = answer.status();
         let body = answer.bytes().await.unwrap();
         match status {

@@ -26,7 +26,8 @@ use crate::{
     spans::{TimeRange, request, trace_id, trace_spans},
 };
 
-const KILLS: usize = 55;
+/// Ends of the server; a few are stops by SIGTERM.
+const ENDS: usize = 60;
 const SENDERS: u64 = 8;
 /// A trace comes in several requests, so that it lies on both sides of cuts and kills.
 const REQUESTS_PER_TRACE: u64 = 8;
@@ -84,14 +85,11 @@ async fn every_acknowledged_span_survives_once() {
         .collect();
 
     let (mut early, mut stopped, mut replayed) = (0, 0, 0);
-    for kill in 0..KILLS {
-        // Blocks small and often, or large and seldom: kills meet every stage.
-        let age_ms = *[40, 150, 600].choose(&mut random).unwrap();
-        let bytes = *["24KiB", "1MiB"].choose(&mut random).unwrap();
-        let settings = settings
-            .clone()
-            .with("ingester.max_block_duration", format!("{age_ms}ms"))
-            .with("ingester.max_block_bytes", bytes);
+    for end in 0..ENDS {
+        // Blocks small and often, or large and seldom: kills meet every stage. Not smaller, so that the end looks
+        // through hundreds of blocks and not thousands.
+        let (age, bytes) = *[("100ms", "1MiB"), ("500ms", "1MiB"), ("1h", "64KiB"), ("1h", "256KiB")].choose(&mut random).unwrap();
+        let settings = settings.clone().with("ingester.max_block_duration", age).with("ingester.max_block_bytes", bytes);
         let starting = Starting::spawn(&settings);
         if random.random_ratio(1, 5) {
             early += 1;
@@ -106,13 +104,13 @@ async fn every_acknowledged_span_survives_once() {
         ledger.permits.forget_permits(usize::MAX >> 4);
         ledger.permits.add_permits((requests + REQUESTS_AHEAD) as usize);
         address.send_replace(Some(server.client.clone()));
-        if kill % 5 == 4 {
+        if end % 5 == 4 {
             check_sample(&ledger, &server.client, &mut random).await;
         }
         until("the server acknowledges requests", async || ledger.acknowledged.load(SeqCst) >= enough).await;
         tokio::time::sleep(Duration::from_millis(random.random_range(0..30))).await;
         address.send_replace(None);
-        if kill % 11 == 10 {
+        if end % 11 == 10 {
             stopped += 1;
             let status = server.stop().await;
             assert!(status.success(), "a stop flushes everything: {status}");
@@ -134,7 +132,8 @@ async fn every_acknowledged_span_survives_once() {
     assert_eq!(server.replayed, 0, "a stop leaves nothing in the log");
     check_all(&ledger, &server.client, "after a stop").await;
     println!(
-        "{KILLS} ends ({early} during the start, {stopped} by SIGTERM); {} spans in {} traces, {} requests repeated, {replayed} spans replayed",
+        "{} kills ({early} of them during the start) and {stopped} stops; {} spans in {} traces, {} requests repeated, {replayed} spans replayed",
+        ENDS - stopped,
         ledger.sent.load(SeqCst),
         ledger.traces.lock().unwrap().len(),
         ledger.repeated.load(SeqCst),

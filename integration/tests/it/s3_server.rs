@@ -11,6 +11,7 @@ use std::{
     },
 };
 
+use http::{Method, StatusCode};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
@@ -32,9 +33,19 @@ pub const SECRET_KEY: &str = "test-secret-key";
 pub struct S3Server {
     pub address: SocketAddr,
     counts: Arc<Counts>,
-    /// Requests whose path holds this text wait until it is empty.
-    held: watch::Sender<&'static str>,
+    rule: watch::Sender<Rule>,
     serving: JoinHandle<()>,
+}
+
+/// What is done to requests whose path holds a text.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rule {
+    Pass,
+    Hold(&'static str),
+    /// 503, before anything is done.
+    Refuse(&'static str),
+    /// Every other write is done and answered with 500: the client cannot know that it was.
+    LoseAnswers(&'static str),
 }
 
 #[derive(Default)]
@@ -44,6 +55,9 @@ pub struct Counts {
     pub parts: AtomicU64,
     /// Requests that were held back.
     pub asked_and_held: AtomicU64,
+    pub refused: AtomicU64,
+    pub answers_lost: AtomicU64,
+    writes_of_the_rule: AtomicU64,
 }
 
 impl S3Server {
@@ -55,23 +69,37 @@ impl S3Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let counts = Arc::new(Counts::default());
-        let (held, holds) = watch::channel("");
+        let (rule, rules) = watch::channel(Rule::Pass);
         let counting = counts.clone();
         let serving = tokio::spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((socket, _)) = listener.accept().await {
-                let (service, counts, holds) = (service.clone(), counting.clone(), holds.clone());
+                let (service, counts, rules) = (service.clone(), counting.clone(), rules.clone());
                 let answer = service_fn(move |request: http::Request<Incoming>| {
-                    let (service, counts, mut holds) = (service.clone(), counts.clone(), holds.clone());
+                    let (service, counts, mut rules) = (service.clone(), counts.clone(), rules.clone());
                     async move {
                         counts.note(&request);
                         let path = request.uri().path().to_owned();
-                        let through = |held: &&str| held.is_empty() || !path.contains(*held);
-                        if !through(&holds.borrow()) {
+                        let held = |rule: &Rule| matches!(rule, Rule::Hold(text) if path.contains(text));
+                        if held(&rules.borrow()) {
                             counts.asked_and_held.fetch_add(1, SeqCst);
-                            let _ = holds.wait_for(through).await;
+                            let _ = rules.wait_for(|rule| !held(rule)).await;
                         }
-                        service.call(request.map(Into::into)).await
+                        let rule = *rules.borrow();
+                        if matches!(rule, Rule::Refuse(text) if path.contains(text)) {
+                            counts.refused.fetch_add(1, SeqCst);
+                            return Ok(failure(StatusCode::SERVICE_UNAVAILABLE));
+                        }
+                        let writes = request.method() == Method::PUT || request.method() == Method::POST;
+                        let lose = writes
+                            && matches!(rule, Rule::LoseAnswers(text) if path.contains(text))
+                            && counts.writes_of_the_rule.fetch_add(1, SeqCst) % 2 == 0;
+                        let answer = service.call(request.map(Into::into)).await;
+                        if lose && answer.as_ref().is_ok_and(|answer| answer.status().is_success()) {
+                            counts.answers_lost.fetch_add(1, SeqCst);
+                            return Ok(failure(StatusCode::INTERNAL_SERVER_ERROR));
+                        }
+                        answer
                     }
                 });
                 connections.spawn(async move {
@@ -80,7 +108,7 @@ impl S3Server {
                 while connections.try_join_next().is_some() {}
             }
         });
-        Self { address, counts, held, serving }
+        Self { address, counts, rule, serving }
     }
 
     pub fn counts(&self) -> &Counts {
@@ -89,12 +117,29 @@ impl S3Server {
 
     /// From now on, requests whose path holds this text wait.
     pub fn hold(&self, text: &'static str) {
-        self.held.send_replace(text);
+        self.rule.send_replace(Rule::Hold(text));
     }
 
-    pub fn release(&self) {
-        self.held.send_replace("");
+    /// From now on, requests whose path holds this text are answered with 503.
+    pub fn refuse(&self, text: &'static str) {
+        self.rule.send_replace(Rule::Refuse(text));
     }
+
+    /// From now on, the answer to every other write whose path holds this text is lost.
+    pub fn lose_answers(&self, text: &'static str) {
+        self.rule.send_replace(Rule::LoseAnswers(text));
+    }
+
+    /// Everything passes again, also what was held.
+    pub fn release(&self) {
+        self.rule.send_replace(Rule::Pass);
+    }
+}
+
+fn failure(status: StatusCode) -> s3s::HttpResponse {
+    let mut answer = s3s::HttpResponse::new(s3s::Body::empty());
+    *answer.status_mut() = status;
+    answer
 }
 
 impl Drop for S3Server {
@@ -108,9 +153,9 @@ impl Counts {
         let query = request.uri().query().unwrap_or_default();
         let conditional = request.headers().contains_key("if-none-match") || request.headers().contains_key("if-match");
         match *request.method() {
-            http::Method::PUT if query.contains("partNumber=") => self.parts.fetch_add(1, SeqCst),
-            http::Method::PUT if conditional => self.conditional_writes.fetch_add(1, SeqCst),
-            http::Method::POST if query.starts_with("uploads") => self.uploads_begun.fetch_add(1, SeqCst),
+            Method::PUT if query.contains("partNumber=") => self.parts.fetch_add(1, SeqCst),
+            Method::PUT if conditional => self.conditional_writes.fetch_add(1, SeqCst),
+            Method::POST if query.starts_with("uploads") => self.uploads_begun.fetch_add(1, SeqCst),
             _ => 0,
         };
     }

@@ -5,7 +5,7 @@ use std::{
     env,
     ffi::OsString,
     fs,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, OnceLock},
@@ -29,6 +29,7 @@ const LOG_LINES_MAX: usize = 400;
 #[derive(Clone)]
 pub struct Settings {
     yaml: Value,
+    file_kib_max: Option<u64>,
 }
 
 impl Settings {
@@ -43,7 +44,14 @@ impl Settings {
                 "storage": { "path": folder.join("data") },
                 "log": { "format": "json" },
             }),
+            file_kib_max: None,
         }
+    }
+
+    /// Writing fails at this size of a file, as on a disk that is full.
+    pub fn with_files_of_at_most(mut self, kib: u64) -> Self {
+        self.file_kib_max = Some(kib);
+        self
     }
 
     /// Sets one key, written as `storage.s3.bucket`.
@@ -92,7 +100,17 @@ impl Starting {
         let file = data.with_extension("yaml");
         // JSON is YAML.
         fs::write(&file, serde_json::to_vec_pretty(&settings.yaml).unwrap()).unwrap();
-        let mut child = Command::new(binary())
+        let mut command = match settings.file_kib_max {
+            None => Command::new(binary()),
+            Some(kib) => {
+                let mut shell = Command::new("sh");
+                // In units of 512 bytes. The signal that comes with the error would end the program.
+                let script = format!("trap '' XFSZ; ulimit -f {}; exec \"$0\" \"$@\"", kib * 2);
+                shell.arg("-c").arg(script).arg(binary());
+                shell
+            }
+        };
+        let mut child = command
             .args([OsString::from("serve"), "--config.file".into(), file.into()])
             .env_remove("SOSTENUTO_CONFIG")
             .env_remove("SOSTENUTO_LOG")
@@ -130,7 +148,7 @@ impl Starting {
             panic!("the server did not come up:\n{}", process.log());
         };
         let address = |key: &str| event[key].as_str().unwrap_or_else(|| panic!("no {key} in {event}")).to_owned();
-        let client = Client::new(&address("api"), &address("otlp_http"));
+        let client = Client::new(&address("api"), &address("otlp_http"), &address("otlp_grpc"));
         let ready = client.get("/ready", &[]).await;
         assert_eq!(ready.0, 200, "what says that it serves is ready: {ready:?}");
         Server { process, client, replayed: event["replayed"].as_u64().unwrap() }
@@ -150,6 +168,13 @@ impl Server {
     /// `kill -9`.
     pub fn kill(mut self) {
         self.process.kill();
+    }
+
+    /// The most memory that it has had so far, as the system tells it.
+    pub fn peak_memory_bytes(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.child.id())).unwrap();
+        let kib = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")).unwrap();
+        kib.trim().parse::<u64>().unwrap() << 10
     }
 
     /// SIGTERM, and how the program ended.
@@ -196,6 +221,11 @@ pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
         assert!(began.elapsed() < PATIENCE, "this never became true: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// Says that a test proved nothing, where it is seen: what a test prints is hidden when it passes.
+pub fn skipped(what: std::fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stderr(), "SKIPPED {what}");
 }
 
 /// The program that the same cargo invocation built: it stands beside the folder of this test.
