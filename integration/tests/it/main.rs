@@ -1,7 +1,9 @@
 //! Black-box tests: the real program, its ports, its folder, and nothing else of it.
 
+mod bad_input;
 mod client;
 mod conformance;
+mod disk_faults;
 mod kill;
 mod log_damage;
 mod reader;
@@ -10,3 +12,5 @@ mod s3;
 mod s3_server;
 mod server;
 mod spans;
+mod store_faults;
+mod tenants;
