@@ -5,7 +5,7 @@
 use crate::accept::Form;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
-use query::{Budget, Engine, Reads};
+use query::{Budget, Engine, Explanation, Reads};
 use std::sync::Arc;
 
 /// Set where an answer lacks something, with what and why.
@@ -17,12 +17,14 @@ const HEADER_BYTES_MAX: usize = 1024;
 pub(crate) struct Account {
     engine: Engine,
     pub reads: Arc<Reads>,
+    /// JSON answers say how they were made.
+    explain: bool,
 }
 
 impl Account {
-    pub fn open(engine: &Engine, budget: Budget) -> Self {
+    pub fn open(engine: &Engine, budget: Budget, explain: bool) -> Self {
         let reads = Arc::new(Reads::within(budget));
-        Self { engine: engine.accounting(&reads), reads }
+        Self { engine: engine.accounting(&reads), reads, explain }
     }
 
     /// Accounts here for what it is asked.
@@ -50,10 +52,49 @@ impl Account {
         let (content_type, body) = match (form, llm) {
             (Form::Protobuf, _) => (Form::PROTOBUF, message.encode_to_vec()),
             (Form::Llm, Some(llm)) => (Form::LLM, llm(message)),
-            (Form::Llm | Form::Json, _) => (Form::JSON, json(message)),
+            (Form::Llm | Form::Json, _) => (Form::JSON, self.explained(json(message))),
         };
         (self.headers(), [(header::CONTENT_TYPE, content_type)], body).into_response()
     }
+}
+
+impl Account {
+    /// The JSON object with a further member, if it was asked for.
+    fn explained(&self, mut object: Vec<u8>) -> Vec<u8> {
+        if self.explain && object.last() == Some(&b'}') {
+            object.pop();
+            let first = if object.len() > 1 { "," } else { "" };
+            object.extend_from_slice(format!("{first}\"explain\":{}}}", explanation(&self.reads.explanation())).as_bytes());
+        }
+        object
+    }
+}
+
+/// Numbers are numbers, times microseconds.
+fn explanation(explanation: &Explanation) -> serde_json::Value {
+    let Explanation {
+        plan, blocks, blocks_missing, live_batches, pruned, traces_split, row_groups, row_groups_pruned, units_read, bytes, rows,
+        rows_kept, stages,
+    } = explanation;
+    let pruned: serde_json::Map<_, _> = pruned.iter().map(|(reason, count)| ((*reason).to_owned(), (*count).into())).collect();
+    let micros = |took: &std::time::Duration| u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+    let stages: Vec<_> =
+        stages.iter().map(|(name, took)| serde_json::json!({ "stage": name, "micros": micros(took) })).collect();
+    serde_json::json!({
+        "plan": plan,
+        "blocks": blocks,
+        "blocksMissing": blocks_missing,
+        "liveBatches": live_batches,
+        "pruned": pruned,
+        "tracesSplit": traces_split,
+        "rowGroups": row_groups,
+        "rowGroupsPrunedByStatistics": row_groups_pruned,
+        "unitsRead": units_read,
+        "bytesRead": bytes,
+        "rowsRead": rows,
+        "rowsKept": rows_kept,
+        "stages": stages,
+    })
 }
 
 /// One line of visible ASCII.

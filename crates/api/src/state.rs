@@ -77,7 +77,9 @@ impl Shared {
     }
 
     pub fn call(&self, headers: &HeaderMap, uri: &Uri) -> Result<Call, Failure> {
-        Ok(Call { tenants: self.tenants(headers)?, parameters: Parameters::parse(uri.query())?, account: self.account() })
+        let parameters = Parameters::parse(uri.query())?;
+        let explain = parameters.get("explain").is_some_and(|word| word != "false");
+        Ok(Call { tenants: self.tenants(headers)?, parameters, account: self.account(explain) })
     }
 
     pub fn tenants(&self, headers: &HeaderMap) -> Result<Vec<TenantId>, Failure> {
@@ -88,8 +90,8 @@ impl Shared {
         &self.state.config.query
     }
 
-    pub fn account(&self) -> Account {
-        Account::open(&self.state.engine, self.state.config.budget)
+    pub fn account(&self, explain: bool) -> Account {
+        Account::open(&self.state.engine, self.state.config.budget, explain)
     }
 }
 

@@ -90,13 +90,16 @@ impl Engine {
     pub(crate) async fn sources(&self, tenant: &TenantId, reads: &Reads) -> Result<Sources, QueryError> {
         // Live data first, then the table: a generation committed in between is in both, and is left out by
         // its transaction. The other way round it could be in neither.
+        let _stage = reads.trail.stage("find blocks and split traces");
         let live = self.inner.live.live(tenant);
         let table = self.inner.storage.table(tenant).await;
         let table = table.map_err(|e| QueryError::new(e.kind(), format!("cannot read the table of tenant {tenant}: {e}")))?;
         let known = Arc::clone(self.inner.tenants.lock().entry(tenant.clone()).or_default());
         let mut known = known.lock().await;
         // Not before it is our turn: versions only grow from one query to the next.
-        known.sources(self, tenant, &table.snapshot(), &live, reads).await
+        let sources = known.sources(self, tenant, &table.snapshot(), &live, reads).await?;
+        reads.trail.found(&sources);
+        Ok(sources)
     }
 
     /// A block of the tenant's table by its id, if it can be opened.

@@ -6,6 +6,7 @@
 
 mod despite;
 mod engine;
+mod explain;
 mod layout;
 mod legacy;
 mod live;
@@ -33,6 +34,7 @@ mod value;
 
 pub use engine::{Answer, Engine, EngineConfig};
 pub use metrics::{INTERVALS_MAX, default_step};
+pub use explain::Explanation;
 pub use live::{LiveData, LiveGeneration, NoLiveData};
 pub use reads::{BrokenBlock, Budget, Reads};
 pub use request::*;

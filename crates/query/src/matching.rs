@@ -17,6 +17,7 @@ use traceql::ast::FieldExpr;
 
 use crate::{
     engine::{Engine, merge_chunks},
+    explain::Pruned,
     layout::Layout,
     predicate::{Constant, Predicate, compile},
     reads::Reads,
@@ -54,8 +55,16 @@ impl Engine {
         T: Send + 'static,
         W: Fn(TraceRows) -> Result<T, QueryError> + Clone + Send + Sync + 'static,
     {
-        for (source, left_out) in sources.parts().filter(|(source, _)| source.overlaps(matching.sources)) {
-            let Some(scan) = scan_of(matching, source.layout(), source.within(matching.started))? else { continue };
+        let stage = reads.trail.stage("read and evaluate");
+        for (source, left_out) in sources.parts() {
+            if !source.overlaps(matching.sources) {
+                reads.trail.prune(Pruned::Time);
+                continue;
+            }
+            let Some(scan) = scan_of(matching, source.layout(), source.within(matching.started))? else {
+                reads.trail.prune(Pruned::Values);
+                continue;
+            };
             let units = source.units(&scan, reads)?;
             let part = Arc::new(Part { scan, source: Arc::clone(source), left_out: left_out.clone() });
             let work = |unit: Unit| {
@@ -64,6 +73,8 @@ impl Engine {
             };
             self.from_each_unit(units, work, &mut take).await?;
         }
+        drop(stage);
+        let _stage = reads.trail.stage("merge split traces and evaluate");
         for chunk in merge_chunks(sources.loose.iter().copied().collect()) {
             let Some(rows) = self.merged(sources, &chunk, reads).await? else { continue };
             let Some(scan) = scan_of(matching, &rows.layout, false)? else { continue };

@@ -10,7 +10,10 @@ use model::{ErrorKind, TenantId};
 use parking_lot::Mutex;
 use ulid::Ulid;
 
-use crate::request::QueryError;
+use crate::{
+    explain::{Explanation, Trail},
+    request::QueryError,
+};
 
 /// With more blocks than this that the store does not give, after its own retries, it counts as unreachable.
 const UNAVAILABLE_BLOCKS_MAX: usize = 3;
@@ -47,7 +50,7 @@ pub struct Reads {
     pub bytes: AtomicU64,
     /// Rows of the row groups and live batches that were looked at.
     pub spans: AtomicU64,
-    pub row_groups_pruned: AtomicU64,
+    pub(crate) trail: Trail,
     /// Reads that brought what they should.
     pub succeeded: AtomicU64,
     blocks: Mutex<Blocks>,
@@ -116,7 +119,7 @@ impl Reads {
     /// Before each attempt at an answer: what earlier attempts looked at does not count, what they read does.
     pub(crate) fn begin(&self) {
         self.spans.store(0, Ordering::Relaxed);
-        self.row_groups_pruned.store(0, Ordering::Relaxed);
+        self.trail.begin();
         self.held.store(0, Ordering::Relaxed);
         self.blocks.lock().missing.clear();
     }
@@ -146,6 +149,19 @@ impl Reads {
     /// The blocks that the answer should have been made of and was not.
     pub fn missing(&self) -> Vec<(TenantId, BrokenBlock)> {
         self.blocks.lock().missing.values().cloned().collect()
+    }
+
+    /// How the answer was made; complete when it is there.
+    pub fn explanation(&self) -> Explanation {
+        let missing = self.blocks.lock().missing.len() as u64;
+        self.trail.explanation(missing, self.bytes.load(Ordering::Relaxed), self.spans.load(Ordering::Relaxed))
+    }
+
+    /// Parts of the work that were done, and those that there were: a row group or live batch each, and each block
+    /// that could not be read.
+    pub(crate) fn jobs(&self) -> (u32, u32) {
+        let done = u32::try_from(self.trail.units_read.load(Ordering::Relaxed)).unwrap_or(u32::MAX).max(1);
+        (done, done.saturating_add(u32::try_from(self.blocks.lock().missing.len()).unwrap_or(u32::MAX)))
     }
 
     /// What the answer lacks, in one line; `None` if it is whole.

@@ -78,7 +78,8 @@ impl BlockReader {
                 *kept &= range.is_none_or(|(low, high)| any_within(traces, &low, &high));
             }
         }
-        reads.row_groups_pruned.fetch_add(keep.iter().filter(|k| !**k).count() as u64, Ordering::Relaxed);
+        reads.trail.row_groups.fetch_add(all as u64, Ordering::Relaxed);
+        reads.trail.row_groups_pruned.fetch_add(keep.iter().filter(|k| !**k).count() as u64, Ordering::Relaxed);
         Ok((0..all).filter(|i| keep[*i]).collect())
     }
 

@@ -17,6 +17,7 @@ use traceql::ast::{Attribute, AttributeName, FieldExpr, Intrinsic, Pipeline, Que
 use crate::{
     engine::{Answer, Engine, merge_chunks},
     layout::Layout,
+    explain::{Pruned, Trail},
     legacy,
     mentioned::{has_own_field, in_field, names, shown_key, tests_of},
     predicate::{Constant, compile},
@@ -82,6 +83,27 @@ impl Plan {
     }
 }
 
+impl Plan {
+    fn explain(&self, trail: &Trail) {
+        if self.legacy.is_some() {
+            trail.plan("every tag somewhere in the trace, evaluated trace by trace");
+            return;
+        }
+        trail.plan(format!("query: {}", self.pipeline));
+        match &self.needed {
+            Some(needed) => trail.plan(format!("rows read: {{ {needed} }}")),
+            None => trail.plan("rows read: all, because the pipeline looks at all"),
+        }
+        trail.plan(match self.single {
+            true => "every row that is read belongs to a result",
+            false => "evaluated trace by trace",
+        });
+        if self.asks_whole_trace {
+            trail.plan("asks about whole traces: split traces are merged first");
+        }
+    }
+}
+
 fn mentions_whole_trace(expr: &FieldExpr) -> bool {
     let mut found = vec![];
     in_field(expr, &mut found);
@@ -128,8 +150,9 @@ impl Engine {
     }
 
     async fn newest(&self, tenants: &[TenantId], request: SearchRequest) -> Result<tempopb::SearchResponse, QueryError> {
-        let plan = Arc::new(Plan::new(&request.filter)?);
         let reads = self.reads();
+        let plan = Arc::new(Plan::new(&request.filter)?);
+        plan.explain(&reads.trail);
         self.despite_broken_blocks(&reads, || self.searched(tenants, &plan, &request, &reads)).await
     }
 
@@ -146,9 +169,11 @@ impl Engine {
             let sources = self.sources(tenant, reads).await?;
             let (winners, inspected) = self.winners(&sources, plan, request, reads).await?;
             metrics.inspected_traces += inspected;
-            metrics.total_blocks += sources.blocks();
-            metrics.total_block_bytes += sources.block_bytes();
+            sources.count_blocks(request.range, &mut metrics);
+            // What is shown was looked at before.
+            let looked_at = reads.spans.load(Ordering::Relaxed);
             traces.extend(self.show(&sources, plan, request, &winners, reads).await?);
+            reads.spans.store(looked_at, Ordering::Relaxed);
         }
         // Newest first; ids decide between equals so that the same data gives the same answer.
         traces.sort_by(|a: &tempopb::TraceSearchMetadata, b| {
@@ -158,7 +183,7 @@ impl Engine {
         traces.truncate(request.limit);
         metrics.inspected_bytes = reads.bytes.load(Ordering::Relaxed);
         metrics.inspected_spans = reads.spans.load(Ordering::Relaxed);
-        (metrics.completed_jobs, metrics.total_jobs) = (1, 1);
+        (metrics.completed_jobs, metrics.total_jobs) = reads.jobs();
         Ok(tempopb::SearchResponse { traces, metrics: Some(metrics) })
     }
 
@@ -178,17 +203,24 @@ impl Engine {
         }
         let mut order: Vec<_> = sources.parts().collect();
         order.sort_by_key(|(source, _)| std::cmp::Reverse(source.range.end));
-        for (source, left_out) in order {
+        let stage = reads.trail.stage("find the newest traces");
+        let mut order = order.into_iter();
+        while let Some((source, left_out)) = order.next() {
             let in_range = source.overlaps(request.range);
             if !in_range && sources.loose.is_empty() {
+                reads.trail.prune(Pruned::Time);
                 continue;
             }
             // Nothing in an older source can start after the oldest winner of a full list. Split traces are
             // found from their newest part, so those of older parts only are older still.
             if winners.len() >= request.limit && source.range.end < winners[request.limit - 1].start {
+                std::iter::once(source).chain(order.map(|(source, _)| source)).for_each(|_| reads.trail.prune(Pruned::Older));
                 break;
             }
-            let Some(work) = UnitWork::new(source, left_out, sources, plan, request, in_range, reads)? else { continue };
+            let Some(work) = UnitWork::new(source, left_out, sources, plan, request, in_range, reads)? else {
+                reads.trail.prune(Pruned::Values);
+                continue;
+            };
             let units = source.units(&work.scan, reads)?;
             let work = Arc::new(work);
             let results = self
@@ -204,6 +236,8 @@ impl Engine {
             }
             keep_newest(&mut winners, request.limit);
         }
+        drop(stage);
+        let _stage = reads.trail.stage("merge split traces and evaluate");
         for chunk in merge_chunks(touched.into_iter().collect()) {
             inspected += chunk.len() as u32;
             if let Some(rows) = self.merged(sources, &chunk, reads).await? {
@@ -223,6 +257,7 @@ impl Engine {
         winners: &[Winner],
         reads: &Arc<Reads>,
     ) -> Result<Vec<tempopb::TraceSearchMetadata>, QueryError> {
+        let _stage = reads.trail.stage("fetch and show the traces found");
         let ids: Vec<TraceId> = winners.iter().map(|w| w.id).collect();
         let columns = |layout: &Layout| Ok(Some(shown_columns(plan, layout)?));
         let mut shown = vec![];
@@ -234,12 +269,12 @@ impl Engine {
 }
 
 impl Sources {
-    pub(crate) fn blocks(&self) -> u32 {
-        self.all.iter().filter(|s| s.block_bytes().is_some()).count() as u32
-    }
-
-    pub(crate) fn block_bytes(&self) -> u64 {
-        self.all.iter().filter_map(|s| s.block_bytes()).sum()
+    /// Adds the blocks in a time range.
+    pub(crate) fn count_blocks(&self, range: Option<TimeRange>, metrics: &mut tempopb::SearchMetrics) {
+        for bytes in self.all.iter().filter(|s| s.overlaps(range)).filter_map(|s| s.block_bytes()) {
+            metrics.total_blocks += 1;
+            metrics.total_block_bytes += bytes;
+        }
     }
 }
 

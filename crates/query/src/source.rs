@@ -155,11 +155,14 @@ pub struct Unit {
 
 impl Unit {
     pub async fn read(&self, scan: &Scan, reads: &Arc<Reads>) -> Result<arrow::array::RecordBatch, QueryError> {
-        match (&self.source.data, self.row_group) {
-            (SourceData::Block(reader), Some(row_group)) => reader.read(row_group, scan, reads).await,
-            (SourceData::Memory(batch, _), _) => read_memory(&batch.records, scan, reads),
+        let rows = match (&self.source.data, self.row_group) {
+            (SourceData::Block(reader), Some(row_group)) => reader.read(row_group, scan, reads).await?,
+            (SourceData::Memory(batch, _), _) => read_memory(&batch.records, scan, reads)?,
             (SourceData::Block(_), None) => unreachable!("units of a block name their row group"),
-        }
+        };
+        reads.trail.units_read.fetch_add(1, Ordering::Relaxed);
+        reads.trail.rows_kept.fetch_add(rows.num_rows() as u64, Ordering::Relaxed);
+        Ok(rows)
     }
 }
 

@@ -195,12 +195,9 @@ impl Engine {
 }
 
 fn metrics(reads: &Reads) -> tempopb::MetadataMetrics {
-    tempopb::MetadataMetrics {
-        inspected_bytes: reads.bytes.load(Ordering::Relaxed),
-        total_jobs: 1,
-        completed_jobs: 1,
-        ..Default::default()
-    }
+    let (completed_jobs, total_jobs) = reads.jobs();
+    let inspected_bytes = reads.bytes.load(Ordering::Relaxed);
+    tempopb::MetadataMetrics { inspected_bytes, total_jobs, completed_jobs, ..Default::default() }
 }
 
 /// Intrinsics that are answered without reading spans: those with few values, and those with too many to list.

@@ -13,6 +13,7 @@ use proto::{otlp::trace::v1::TracesData, tempopb};
 use crate::{
     engine::{Answer, Engine, merge_chunks},
     layout::Layout,
+    explain::Pruned,
     reads::Reads,
     request::{QueryError, TimeRange, TraceRequest},
     scan::Scan,
@@ -130,6 +131,12 @@ impl Engine {
         let mut batches = vec![];
         for tenant in tenants {
             let sources = self.sources(tenant, reads).await?;
+            let _stage = reads.trail.stage("read the trace");
+            for (source, left_out) in sources.parts() {
+                if left_out.contains(&request.id) || !source.may_hold(&request.id) {
+                    reads.trail.prune(Pruned::Traces);
+                }
+            }
             let rows = self.whole_traces(&sources, &[request.id], &|_| Ok(None), reads).await?;
             batches.extend(rows.into_iter().map(|r| r.records).filter(|records| overlaps(records, request.range)));
         }

@@ -12,9 +12,9 @@ use proto::tempopb::{PartialStatus, TraceByIdResponse};
 use traceql::ast::QueryBody;
 
 use crate::{
-    client::{Server, ServerArgs},
+    client::{Answer, Server, ServerArgs},
     config::GoDuration,
-    show::{Style, plain, search, series, waterfall},
+    show::{Style, explain, plain, search, series, waterfall},
 };
 
 #[derive(clap::Args, Debug)]
@@ -32,6 +32,9 @@ pub struct QueryArgs {
     /// Print the server's answer as it is
     #[arg(long)]
     pub json: bool,
+    /// Show also how the answer was made: what was looked at, what was left out and why, what took how long
+    #[arg(long)]
+    pub explain: bool,
 }
 
 #[derive(clap::Args, Debug)]
@@ -64,7 +67,10 @@ pub async fn query(args: &QueryArgs, style: Style, out: &mut impl Write) -> anyh
     if !metrics {
         parameters.push(("limit", args.limit.to_string()));
     }
-    let body = server
+    if args.explain {
+        parameters.push(("explain", "true".to_owned()));
+    }
+    let Answer { body, partial } = server
         .get(path, &parameters, "application/json")
         .await?
         .context("this server has no such API; is --server a Sostenuto or Tempo query address?")?;
@@ -80,6 +86,14 @@ pub async fn query(args: &QueryArgs, style: Style, out: &mut impl Write) -> anyh
         search::render(&serde_json::from_slice(&body).context(unreadable)?, args.limit, style)
     };
     out.write_all(text.as_bytes())?;
+    // Series say it themselves.
+    if let Some(partial) = partial.filter(|_| !metrics) {
+        writeln!(out, "{}", style.red(&format!("Partial: {}", plain(&partial))))?;
+    }
+    if args.explain {
+        let answer: serde_json::Value = serde_json::from_slice(&body).context(unreadable)?;
+        out.write_all(explain::render(&answer["explain"], style).as_bytes())?;
+    }
     Ok(true)
 }
 
@@ -88,7 +102,7 @@ pub async fn trace(args: &TraceArgs, style: Style, out: &mut impl Write) -> anyh
     let id = TraceId::parse(&args.id).map_err(|error| Mistake(error.to_string()))?.to_string();
     let server = Server::new(&args.server)?;
     let accept = if args.json { "application/json" } else { "application/protobuf" };
-    let body = server.get(&["api", "v2", "traces", &id], &[], accept).await?.unwrap_or_default();
+    let body = server.get(&["api", "v2", "traces", &id], &[], accept).await?.map(|answer| answer.body).unwrap_or_default();
     if args.json {
         let known = serde_json::from_slice::<serde_json::Value>(&body)
             .is_ok_and(|answer| answer["trace"]["resourceSpans"].as_array().is_some_and(|spans| !spans.is_empty()));

@@ -22,6 +22,13 @@ pub struct ServerArgs {
     pub tenant: Option<String>,
 }
 
+/// What a server answered.
+pub struct Answer {
+    pub body: Vec<u8>,
+    /// What the answer lacks, if the server says so.
+    pub partial: Option<String>,
+}
+
 pub struct Server {
     client: Client,
     base: Url,
@@ -42,13 +49,13 @@ impl Server {
         Ok(Self { client, base, tenant: args.tenant.clone() })
     }
 
-    /// The body of a successful answer to `GET path?parameters`. `None` where the answer is 404.
+    /// A successful answer to `GET path?parameters`. `None` where the answer is 404.
     pub async fn get(
         &self,
         path: &[&str],
         parameters: &[(&str, String)],
         accept: &str,
-    ) -> anyhow::Result<Option<Vec<u8>>> {
+    ) -> anyhow::Result<Option<Answer>> {
         let mut url = self.base.clone();
         url.path_segments_mut().expect("checked when it was parsed").pop_if_empty().extend(path);
         url.query_pairs_mut().extend_pairs(parameters);
@@ -58,9 +65,11 @@ impl Server {
         }
         let response = request.send().await.map_err(|error| self.unreachable(&error))?;
         let status = response.status();
+        let partial = response.headers().get("sostenuto-partial");
+        let partial = partial.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
         let body = self.read(response).await?;
         match status {
-            status if status.is_success() => Ok(Some(body)),
+            status if status.is_success() => Ok(Some(Answer { body, partial })),
             StatusCode::NOT_FOUND => Ok(None),
             status => {
                 let said: String = String::from_utf8_lossy(&body).trim().chars().take(ERROR_CHARS_MAX).collect();

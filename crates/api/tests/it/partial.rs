@@ -80,3 +80,54 @@ async fn a_stream_says_it_in_its_metadata() {
     assert!(partial.contains("1 block cannot be read"), "{partial}");
     assert_eq!(answer.into_inner().message().await.unwrap().unwrap().traces.len(), 1);
 }
+
+#[tokio::test]
+async fn an_answer_explains_itself_when_asked() {
+    let server = server(false).await;
+    let explained = async |path: &str| -> Value {
+        let (status, _, body) = server.get(path).await;
+        assert_eq!(status, 200, "{path}: {body}");
+        serde_json::from_str::<Value>(&body).unwrap()["explain"].clone()
+    };
+    assert_eq!(explained("/api/search?q=%7B%7D").await, Value::Null);
+    assert_eq!(explained("/api/search?q=%7B%7D&explain=false").await, Value::Null);
+
+    let told = explained("/api/search?q=%7Bname%3D%22db.get%22%7D&explain=true").await;
+    assert_eq!(told["plan"][0], "query: { name = \"db.get\" }", "{told}");
+    assert_eq!((&told["blocks"], &told["liveBatches"], &told["rowGroups"]), (&json!(1), &json!(1), &json!(2)), "{told}");
+    // Both batches have two rows, one of which matches; then both traces are fetched to be shown.
+    assert_eq!((&told["rowsRead"], &told["unitsRead"]), (&json!(4), &json!(4)), "{told}");
+    assert!(told["bytesRead"].as_u64().unwrap() > 0 && !told["stages"].as_array().unwrap().is_empty(), "{told}");
+
+    // What statistics leave out is not read.
+    let told = explained("/api/search?q=%7Bname%3D%22zzz%22%7D&explain=true").await;
+    assert_eq!((&told["rowGroupsPrunedByStatistics"], &told["unitsRead"], &told["bytesRead"]), (&json!(1), &json!(1), &json!(0)), "{told}");
+    // Neither is a block outside of the range.
+    let told = explained("/api/search?q=%7B%7D&start=100&end=200&explain=true").await;
+    assert_eq!((&told["pruned"]["outside the time range"], &told["unitsRead"]), (&json!(2), &json!(0)), "{told}");
+
+    let told = explained("/api/metrics/query_range?q=%7B%7D%7Crate()by(name)&explain=1").await;
+    assert_eq!((&told["plan"][0], &told["rowsRead"]), (&json!("query: { } | rate() by(name)"), &json!(4)), "{told}");
+    let told = explained(&format!("/api/v2/traces/{STORED_TEXT}?explain=true")).await;
+    assert_eq!(told["pruned"]["trace filter"], 1, "{told}");
+}
+
+async fn damaged_server() -> Server {
+    server(true).await
+}
+
+#[tokio::test]
+async fn counts_of_what_was_inspected_are_true() {
+    let server = server(false).await;
+    let metrics = async |path: &str| -> Value { serde_json::from_str::<Value>(&server.get(path).await.2).unwrap()["metrics"].clone() };
+    let counted = metrics("/api/search?q=%7B%7D").await;
+    let expected = json!(["4", 1, 2]);
+    assert_eq!(json!([counted["inspectedSpans"], counted["totalBlocks"], counted["inspectedTraces"]]), expected, "{counted}");
+    assert_eq!(counted["completedJobs"], counted["totalJobs"], "{counted}");
+    let outside = metrics("/api/search?q=%7B%7D&start=100&end=200").await;
+    assert_eq!((&outside["totalBlocks"], &outside["inspectedBytes"]), (&Value::Null, &Value::Null), "{outside}");
+
+    let damaged = damaged_server().await;
+    let counted = serde_json::from_str::<Value>(&damaged.get("/api/search?q=%7B%7D").await.2).unwrap()["metrics"].clone();
+    assert!(counted["completedJobs"].as_u64() < counted["totalJobs"].as_u64(), "{counted}");
+}

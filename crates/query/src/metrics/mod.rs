@@ -21,6 +21,7 @@ use crate::{
     engine::{Answer, Engine},
     layout::Layout,
     matching::Matching,
+    explain::Trail,
     reads::Reads,
     request::{MetricsRequest, QueryError},
     spansets::{BoundPipeline, rows_needed, single_filter},
@@ -87,7 +88,7 @@ impl Engine {
         let series = self.expr(tenants, &expr, intervals, reads, &mut metrics).await?;
         metrics.inspected_bytes = reads.bytes.load(Ordering::Relaxed);
         metrics.inspected_spans = reads.spans.load(Ordering::Relaxed);
-        (metrics.completed_jobs, metrics.total_jobs) = (1, 1);
+        (metrics.completed_jobs, metrics.total_jobs) = reads.jobs();
         Ok((series::sorted(series), metrics))
     }
 
@@ -122,11 +123,11 @@ impl Engine {
         metrics: &mut tempopb::SearchMetrics,
     ) -> Result<Vec<Series>, QueryError> {
         let work = Arc::new(Work::new(query.clone(), intervals));
+        work.explain(&reads.trail);
         let mut total = Cells::new(&query.function);
         for tenant in tenants {
             let sources = self.sources(tenant, reads).await?;
-            metrics.total_blocks += sources.blocks();
-            metrics.total_block_bytes += sources.block_bytes();
+            sources.count_blocks(Some(intervals.covered()), metrics);
             let columns = |layout: &Layout| work.columns(layout);
             let matching = Matching {
                 condition: work.condition.as_ref(),
@@ -179,6 +180,16 @@ impl Work {
             intervals,
             query,
         }
+    }
+
+    fn explain(&self, trail: &Trail) {
+        trail.plan(format!("query: {}", self.query));
+        trail.plan(format!("intervals: {} of {} s", self.intervals.count, self.intervals.step_seconds()));
+        match &self.condition {
+            Some(condition) => trail.plan(format!("rows read: {{ {condition} }}")),
+            None => trail.plan("rows read: all, because the pipeline looks at all"),
+        }
+        trail.plan(if self.single { "every row that is read is counted" } else { "evaluated trace by trace" });
     }
 
     /// The names whose values the function or the grouping reads.

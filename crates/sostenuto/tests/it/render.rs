@@ -8,7 +8,7 @@ use proto::otlp::{
         span::{Event, Link},
     },
 };
-use sostenuto::show::{Style, search, series, waterfall};
+use sostenuto::show::{Style, explain, search, series, waterfall};
 
 const START: u64 = 1_700_000_000_000_000_000;
 const MS: u64 = 1_000_000;
@@ -172,4 +172,30 @@ fn colours_add_nothing_but_colours() {
     }
     bare.push_str(rest);
     check(&bare, &waterfall::render(&checkout(), Style::plain(100)));
+}
+
+#[test]
+fn an_explanation_names_what_was_left_out() {
+    let told = serde_json::json!({
+        "plan": ["query: { status = error }", "rows read: { status = error }"],
+        "blocks": 1200, "blocksMissing": 0, "liveBatches": 2,
+        "pruned": { "outside the time range": 1100, "no value can match": 0 },
+        "tracesSplit": 7, "rowGroups": 300, "rowGroupsPrunedByStatistics": 250,
+        "unitsRead": 52, "bytesRead": 3_145_728, "rowsRead": 5_000_000, "rowsKept": 12,
+        "stages": [{ "stage": "find the newest traces", "micros": 1500 }],
+    });
+    let text = explain::render(&told, Style::plain(120));
+    let expected = "
+How this was answered
+  plan         query: { status = error }
+               rows read: { status = error }
+  places       1,200 blocks, 2 live batches
+               1,100 left out: outside the time range
+  split        7 traces lie in several places
+  row groups   250 left out by statistics, of 300
+  read         52 row groups and live batches, 3.0 MiB; 5,000,000 rows, 12 kept
+  time            1.5ms  find the newest traces
+";
+    assert_eq!(text, expected);
+    assert_eq!(explain::render(&serde_json::Value::Null, Style::plain(120)), "");
 }
