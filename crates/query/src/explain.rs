@@ -87,10 +87,10 @@ impl Trail {
     }
 
     pub fn found(&self, sources: &Sources) {
-        let live = sources.all.iter().filter(|source| source.is_live()).count();
+        let live = sources.all.iter().filter(|source| source.block_bytes().is_none()).count();
         self.live_batches.fetch_add(live as u64, Ordering::Relaxed);
         self.blocks.fetch_add((sources.all.len() - live) as u64, Ordering::Relaxed);
-        self.traces_split.fetch_add(sources.split.len() as u64, Ordering::Relaxed);
+        self.traces_split.fetch_add(sources.split.len_max() as u64, Ordering::Relaxed);
     }
 
     pub fn plan(&self, line: impl Into<String>) {
