@@ -7,12 +7,12 @@
 use std::{
     collections::HashSet,
     sync::{Arc, atomic::Ordering::Relaxed},
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use futures::{StreamExt, stream};
 use model::TenantId;
-use storage::Commit;
+use storage::{BlockEntry, Commit};
 
 use crate::{
     FlushError, encode,
@@ -23,6 +23,9 @@ use crate::{
 /// The flusher pauses this long after the first failure, twice as long after each further one, up to the longest.
 const PAUSE_MIN: Duration = Duration::from_millis(250);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// Blocks that were stored longer ago and not committed are stored anew, with new ids. Files that no commit names must
+/// be left alone for longer than this, and the longest commit.
+pub const STORED_KEPT: Duration = Duration::from_secs(3600);
 /// How often the flusher looks for spans that have become old.
 const LOOK_MAX: Duration = Duration::from_secs(1);
 /// Failures that one report names.
@@ -171,7 +174,7 @@ struct Done {
 
 async fn flush_part(inner: &Arc<Inner>, tenant: &TenantId, part: &TenantPart, segment: u64) -> Result<Done, FlushError> {
     let store = |source| FlushError::Store { tenant: tenant.clone(), source };
-    let stored = part.stored.lock().clone();
+    let stored = part.stored.lock().clone().filter(|entries| entries.iter().all(is_fresh));
     let entries = match stored {
         Some(entries) => entries,
         None => {
@@ -208,6 +211,14 @@ async fn flush_part(inner: &Arc<Inner>, tenant: &TenantId, part: &TenantPart, se
     // "Already committed" means that an attempt before this one arrived after all.
     inner.storage.table(tenant).await.map_err(store)?.commit(commit).await.map_err(store)?;
     Ok(done)
+}
+
+/// Whether a stored block may still be committed. Later, a sweep may hold its files to be left behind.
+fn is_fresh(entry: &BlockEntry) -> bool {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let stored = Duration::from_millis(u64::try_from(entry.modified_unix_ms).unwrap_or(0));
+    // A clock that was set back says nothing.
+    now.checked_sub(stored).is_some_and(|age| age < STORED_KEPT)
 }
 
 /// A failure leaves segments that the next start skips and the next removal removes.

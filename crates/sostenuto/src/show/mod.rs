@@ -1,6 +1,7 @@
 //! What a person sees at a terminal. Everything here turns values into text and prints nothing.
 
 pub mod block;
+pub mod retention;
 pub mod search;
 pub mod series;
 mod style;
