@@ -124,3 +124,123 @@ fn worth(run: &[&Arc<BlockEntry>], settled: bool, config: &CompactorConfig) -> b
         false => run.len() >= config.inputs_min.max(2) && largest <= others,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NOW_UNIX_MS: u64 = 1_000_000_000_000;
+
+    fn entry(window: u32, number: u128, size_bytes: u64, rows: u64, age_ms: u64) -> Arc<BlockEntry> {
+        let id = Ulid(number << 80);
+        Arc::new(BlockEntry {
+            id,
+            path: format!("2026-11-21T{window:02}/{id}.parquet"),
+            size_bytes,
+            sidecar_bytes: 1,
+            chunks_crc32c: 0,
+            rows,
+            traces: rows,
+            min_start_unix_nano: 0,
+            max_end_unix_nano: 1,
+            modified_unix_ms: (NOW_UNIX_MS - age_ms) as i64,
+            columns: Vec::new(),
+            schema: None,
+        })
+    }
+
+    /// Blocks of these sizes in one window, of which the last was written `age_ms` ago.
+    fn sizes(sizes: &[u64], age_ms: u64) -> Vec<Arc<BlockEntry>> {
+        sizes.iter().zip(1..).map(|(size, number)| entry(7, number, *size, 1, age_ms)).collect()
+    }
+
+    /// The sizes of the inputs of each job.
+    fn planned(blocks: &[Arc<BlockEntry>], config: &CompactorConfig) -> Vec<Vec<u64>> {
+        let known = Known { aside: &|_| false, barrier: &|_, _| false };
+        let jobs = plan(blocks, known, config, NOW_UNIX_MS);
+        jobs.iter().map(|job| job.inputs.iter().map(|input| input.size_bytes).collect()).collect()
+    }
+
+    fn config() -> CompactorConfig {
+        CompactorConfig { block_bytes_max: 1000, inputs_max: 8, ..CompactorConfig::default() }
+    }
+
+    const SETTLED: u64 = 3_600_000;
+
+    #[test]
+    fn a_busy_window_is_merged_in_tiers() {
+        let planned = |of: &[u64]| planned(&sizes(of, 0), &config());
+        assert_eq!(planned(&[1, 1, 1]), [[0; 0]; 0]);
+        assert_eq!(planned(&[1, 1, 1, 1]), [[1, 1, 1, 1]]);
+        // What is large already is not copied for a few small ones.
+        assert_eq!(planned(&[60, 1, 1, 1, 1]), [[1, 1, 1, 1]]);
+        assert_eq!(planned(&[4, 1, 1, 1, 1]), [[4, 1, 1, 1, 1]]);
+        assert_eq!(planned(&[400, 300, 200, 90, 100]), [[400, 300, 200, 90]]);
+    }
+
+    #[test]
+    fn a_settled_window_is_put_together() {
+        let planned = |of: &[u64]| planned(&sizes(of, SETTLED), &config());
+        assert_eq!(planned(&[1, 1]), [[1, 1]]);
+        assert_eq!(planned(&[90, 1, 20]), [[90, 1, 20]]);
+        // Seventeen times as large.
+        assert_eq!(planned(&[170, 10]), [[0; 0]; 0]);
+        assert_eq!(planned(&[600, 500]), [[0; 0]; 0]);
+        assert_eq!(planned(&[1000, 1]), [[0; 0]; 0]);
+    }
+
+    #[test]
+    fn memory_bounds_the_inputs_of_a_job() {
+        // A row group of each input has to be held: of blocks with few, large rows all of it.
+        let few = CompactorConfig { block_bytes_max: u64::MAX, job_bytes_max: 400, inputs_max: 8, ..config() };
+        assert_eq!(planned(&sizes(&[100, 100, 100], SETTLED), &few), [[100, 100]]);
+        let many_rows: Vec<_> = (1..=3).map(|n| entry(7, n, 1000, 2_000_000, SETTLED)).collect();
+        assert_eq!(planned(&many_rows, &few), [[1000, 1000, 1000]]);
+    }
+
+    #[test]
+    fn the_newest_window_comes_first_and_windows_stay_apart() {
+        let blocks = [entry(6, 1, 1, 1, SETTLED), entry(7, 2, 2, 1, SETTLED), entry(6, 3, 1, 1, SETTLED), entry(7, 4, 2, 1, SETTLED)];
+        assert_eq!(planned(&blocks, &config()), [[2, 2], [1, 1]]);
+    }
+
+    #[test]
+    fn nothing_is_merged_across_a_barrier_or_a_block_set_aside() {
+        let blocks = [
+            entry(7, 1, 1, 1, SETTLED),
+            entry(7, 2, 2, 1, SETTLED),
+            entry(8, 3, 9, 1, SETTLED),
+            entry(7, 4, 3, 1, SETTLED),
+            entry(7, 5, 4, 1, SETTLED),
+        ];
+        let jobs = |known| plan(&blocks, known, &config(), NOW_UNIX_MS).len();
+        assert_eq!(jobs(Known { aside: &|_| false, barrier: &|_, _| false }), 1);
+        assert_eq!(jobs(Known { aside: &|_| false, barrier: &|window, id| window == "2026-11-21T07" && id == blocks[2].id }), 2);
+        assert_eq!(jobs(Known { aside: &|id| id == blocks[1].id, barrier: &|_, _| false }), 1);
+        assert_eq!(jobs(Known { aside: &|id| id == blocks[1].id || id == blocks[3].id, barrier: &|_, _| false }), 0);
+    }
+
+    proptest! {
+        /// A merge follows every plan, as if a window got blocks for ever: few blocks are left at any moment, and no byte is
+        /// written much more often than the tiers say.
+        #[test]
+        fn tiers_bound_blocks_and_copies(flushes in prop::collection::vec(1u64..50, 1..400)) {
+            let config = CompactorConfig { block_bytes_max: 1 << 20, ..CompactorConfig::default() };
+            let (mut blocks, mut copied, mut flushed) = (Vec::<u64>::new(), 0, 0);
+            for flush in flushes {
+                flushed += flush;
+                blocks.push(flush);
+                for job in planned(&sizes(&blocks, 0), &config) {
+                    let at = blocks.windows(job.len()).position(|run| run == job.as_slice()).unwrap();
+                    copied += job.iter().sum::<u64>();
+                    blocks.splice(at..at + job.len(), [job.iter().sum()]);
+                }
+            }
+            let tiers = 2.0 + (flushed as f64).log2();
+            prop_assert!(blocks.len() as f64 <= 4.0 * tiers, "{blocks:?}");
+            prop_assert!(copied as f64 <= flushed as f64 * tiers, "{copied} copied of {flushed}");
+        }
+    }
+}

@@ -12,7 +12,7 @@ use std::{
 
 use futures::{StreamExt, stream};
 use model::TenantId;
-use storage::{BlockEntry, Commit};
+use storage::Commit;
 
 use crate::{
     FlushError, encode,
@@ -174,7 +174,10 @@ struct Done {
 
 async fn flush_part(inner: &Arc<Inner>, tenant: &TenantId, part: &TenantPart, segment: u64) -> Result<Done, FlushError> {
     let store = |source| FlushError::Store { tenant: tenant.clone(), source };
-    let stored = part.stored.lock().clone().filter(|entries| entries.iter().all(is_fresh));
+    let stored = part.stored.lock().clone().filter(|entries| {
+        let now = SystemTime::now();
+        entries.iter().all(|entry| is_fresh(entry.modified_unix_ms, now))
+    });
     let entries = match stored {
         Some(entries) => entries,
         None => {
@@ -214,9 +217,9 @@ async fn flush_part(inner: &Arc<Inner>, tenant: &TenantId, part: &TenantPart, se
 }
 
 /// Whether a stored block may still be committed. Later, a sweep may hold its files to be left behind.
-fn is_fresh(entry: &BlockEntry) -> bool {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let stored = Duration::from_millis(u64::try_from(entry.modified_unix_ms).unwrap_or(0));
+fn is_fresh(stored_unix_ms: i64, now: SystemTime) -> bool {
+    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let stored = Duration::from_millis(u64::try_from(stored_unix_ms).unwrap_or(0));
     // A clock that was set back says nothing.
     now.checked_sub(stored).is_some_and(|age| age < STORED_KEPT)
 }
@@ -242,4 +245,17 @@ fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_is_committed_soon_after_it_was_stored_or_not_at_all() {
+        let hour_ms = STORED_KEPT.as_millis() as i64;
+        let now = UNIX_EPOCH + 10 * STORED_KEPT;
+        assert!(is_fresh(9 * hour_ms + 1, now) && is_fresh(10 * hour_ms, now));
+        assert!(!is_fresh(9 * hour_ms, now) && !is_fresh(10 * hour_ms + 1, now) && !is_fresh(-1, now));
+    }
 }
