@@ -46,6 +46,14 @@ pub fn merge_as(batches: &[SpanBatch], promotion: &Promotion) -> Result<SpanBatc
     assemble(&inputs, &runs, &attributes, promotion)
 }
 
+/// On how many rows each possible attribute column would be set, given the attribute columns and key/value lists of some
+/// rows; other columns may be missing. To decide a promotion before the rows come.
+pub fn attribute_counts(records: &RecordBatch) -> Result<Vec<(AttributeColumn, u64)>, BlockError> {
+    let inputs = [known(records)?];
+    let runs = [Run { batch: 0, start: 0, len: records.num_rows() }];
+    Ok(Attributes::scan(&inputs, &runs)?.counts().collect())
+}
+
 /// Splits a batch into time windows: (start of the window, its whole traces), oldest first. A trace belongs to
 /// the window in which its earliest span starts; windows begin at multiples of `window_nano`.
 pub fn window_partition(batch: &SpanBatch, window_nano: i64) -> Result<Vec<(i64, SpanBatch)>, BlockError> {

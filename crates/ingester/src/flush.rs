@@ -7,7 +7,7 @@
 use std::{
     collections::HashSet,
     sync::{Arc, atomic::Ordering::Relaxed},
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use futures::{StreamExt, stream};
@@ -23,6 +23,9 @@ use crate::{
 /// The flusher pauses this long after the first failure, twice as long after each further one, up to the longest.
 const PAUSE_MIN: Duration = Duration::from_millis(250);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// Blocks that were stored longer ago and not committed are stored anew, with new ids. Files that no commit names must
+/// be left alone for longer than this, and the longest commit.
+pub const STORED_KEPT: Duration = Duration::from_secs(3600);
 /// How often the flusher looks for spans that have become old.
 const LOOK_MAX: Duration = Duration::from_secs(1);
 /// Failures that one report names.
@@ -171,7 +174,10 @@ struct Done {
 
 async fn flush_part(inner: &Arc<Inner>, tenant: &TenantId, part: &TenantPart, segment: u64) -> Result<Done, FlushError> {
     let store = |source| FlushError::Store { tenant: tenant.clone(), source };
-    let stored = part.stored.lock().clone();
+    let stored = part.stored.lock().clone().filter(|entries| {
+        let now = SystemTime::now();
+        entries.iter().all(|entry| is_fresh(entry.modified_unix_ms, now))
+    });
     let entries = match stored {
         Some(entries) => entries,
         None => {
@@ -210,6 +216,14 @@ async fn flush_part(inner: &Arc<Inner>, tenant: &TenantId, part: &TenantPart, se
     Ok(done)
 }
 
+/// Whether a stored block may still be committed. Later, a sweep may hold its files to be left behind.
+fn is_fresh(stored_unix_ms: i64, now: SystemTime) -> bool {
+    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let stored = Duration::from_millis(u64::try_from(stored_unix_ms).unwrap_or(0));
+    // A clock that was set back says nothing.
+    now.checked_sub(stored).is_some_and(|age| age < STORED_KEPT)
+}
+
 /// A failure leaves segments that the next start skips and the next removal removes.
 async fn remove_segments(inner: &Inner, closed: u64, report: &mut FlushReport) {
     let wal = inner.wal.clone();
@@ -231,4 +245,17 @@ fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_is_committed_soon_after_it_was_stored_or_not_at_all() {
+        let hour_ms = STORED_KEPT.as_millis() as i64;
+        let now = UNIX_EPOCH + 10 * STORED_KEPT;
+        assert!(is_fresh(9 * hour_ms + 1, now) && is_fresh(10 * hour_ms, now));
+        assert!(!is_fresh(9 * hour_ms, now) && !is_fresh(10 * hour_ms + 1, now) && !is_fresh(-1, now));
+    }
 }

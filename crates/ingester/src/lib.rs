@@ -21,6 +21,6 @@ mod runs;
 
 pub use config::IngesterConfig;
 pub use error::{FlushError, OpenError, PushError};
-pub use flush::FlushReport;
+pub use flush::{FlushReport, STORED_KEPT};
 pub use ingester::{Ingester, IngesterStats, PushOutcome};
 pub use replay::ReplayReport;

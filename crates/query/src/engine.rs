@@ -1,6 +1,6 @@
 //! The engine: takes a question, finds the places to look, hands them to the operation.
 
-use std::{collections::HashMap, num::NonZeroUsize, sync::Arc};
+use std::{collections::HashMap, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use futures::{StreamExt, TryStreamExt, future::BoxFuture, stream};
 use model::{ErrorKind, TenantId, TraceId};
@@ -47,12 +47,15 @@ pub struct EngineConfig {
     /// About the most bytes that row groups take while they are decoded, over all queries. Units wait for each
     /// other above it.
     pub memory_bytes_max: u64,
+    /// How far the table may be behind what other processes committed. Each query that finds it older costs a GET.
+    pub table_age_max: Duration,
 }
 
 impl Default for EngineConfig {
-    /// One unit per core, in 1 GiB.
+    /// One unit per core, in 1 GiB; a table that is at most 5 seconds behind.
     fn default() -> Self {
-        Self { parallelism: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN), memory_bytes_max: 1 << 30 }
+        let parallelism = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        Self { parallelism, memory_bytes_max: 1 << 30, table_age_max: Duration::from_secs(5) }
     }
 }
 
@@ -94,6 +97,8 @@ impl Engine {
         let live = self.inner.live.live(tenant);
         let table = self.inner.storage.table(tenant).await;
         let table = table.map_err(|e| QueryError::new(e.kind(), format!("cannot read the table of tenant {tenant}: {e}")))?;
+        // Others' commits are read before our turn: who waits for the store holds nobody up.
+        table.snapshot_within(self.inner.config.table_age_max).await;
         let known = Arc::clone(self.inner.tenants.lock().entry(tenant.clone()).or_default());
         let mut known = known.lock().await;
         // Not before it is our turn: versions only grow from one query to the next.

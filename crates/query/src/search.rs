@@ -187,6 +187,26 @@ impl Engine {
         Ok(tempopb::SearchResponse { traces, metrics: Some(metrics) })
     }
 
+    /// The ids of all whole traces that overlap `range` and have spansets for `query`, a TraceQL search. All of them are
+    /// in memory at once.
+    ///
+    /// # Errors
+    /// Also if a block cannot be read: who deletes what does not match must have seen everything.
+    pub fn traces_matching<'a>(&'a self, tenant: &'a TenantId, query: &'a str, range: TimeRange) -> Answer<'a, Vec<TraceId>> {
+        Box::pin(async move {
+            let filter = SearchFilter::TraceQl(query.to_owned());
+            let plan = Arc::new(Plan::new(&filter)?);
+            let request = SearchRequest { filter, range: Some(range), limit: usize::MAX, spans_per_spanset: 0 };
+            let reads = self.reads();
+            let sources = self.sources(tenant, &reads).await?;
+            let (winners, _) = self.winners(&sources, &plan, &request, &reads).await?;
+            match reads.partial() {
+                Some(lacks) => Err(QueryError::new(ErrorKind::Unavailable, lacks)),
+                None => Ok(winners.into_iter().map(|winner| winner.id).collect()),
+            }
+        })
+    }
+
     /// The newest traces that match, at most `limit`.
     async fn winners(
         &self,

@@ -13,6 +13,7 @@ use crate::{
     config::{Config, Target, environment},
     demo::{self, DemoArgs},
     inspect::{self, InspectArgs},
+    retention::{self, PlanArgs},
     serve,
     show::Style,
 };
@@ -40,6 +41,9 @@ pub enum Command {
     /// Look into blocks
     #[command(subcommand)]
     Block(BlockCommand),
+    /// See how long traces are kept
+    #[command(subcommand)]
+    Retention(RetentionCommand),
     /// Read the configuration and say what is wrong with it
     CheckConfig(ConfigArgs),
 }
@@ -48,6 +52,12 @@ pub enum Command {
 pub enum BlockCommand {
     /// Columns, sizes, encodings and row groups of a block
     Inspect(InspectArgs),
+}
+
+#[derive(Subcommand, Debug)]
+pub enum RetentionCommand {
+    /// What each rule keeps of what is stored, and what would be deleted now; changes nothing
+    Plan(PlanArgs),
 }
 
 #[derive(clap::Args, Clone, Debug, Default)]
@@ -146,6 +156,7 @@ async fn dispatch(cli: &Cli) -> anyhow::Result<bool> {
         Command::Query(args) => ask::query(args, style, &mut io::stdout()).await,
         Command::Trace(args) => ask::trace(args, style, &mut io::stdout()).await,
         Command::Block(BlockCommand::Inspect(args)) => inspect::inspect(args, style, &mut io::stdout()).await,
+        Command::Retention(RetentionCommand::Plan(args)) => retention::plan(args, style, &mut io::stdout()).await,
         Command::CheckConfig(args) => {
             let config = args.load()?;
             config.validate()?;

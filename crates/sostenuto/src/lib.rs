@@ -11,5 +11,6 @@ pub mod demo;
 pub mod inspect;
 mod logging;
 mod observe;
+pub mod retention;
 pub mod serve;
 pub mod show;

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use api::Metrics;
+use compactor::{Compactor, CompactorStats};
 use distributor::{Distributor, TenantCounts};
 use ingester::{Ingester, IngesterStats};
 use query::Engine;
@@ -80,6 +81,43 @@ pub fn engine(metrics: &Metrics, engine: &Engine) {
     );
 }
 
+pub fn compactor(metrics: &Metrics, compactor: &Compactor) {
+    let read = |read: fn(CompactorStats) -> u64| {
+        let compactor = compactor.clone();
+        move || read(compactor.stats()) as f64
+    };
+    metrics.counter("sostenuto_compactor_compactions", "Commits that merged blocks", read(|s| s.compactions));
+    metrics.counter("sostenuto_compactor_blocks_merged", "Blocks that were merged into others", read(|s| s.blocks_in));
+    metrics.counter("sostenuto_compactor_read_bytes", "Bytes of merged blocks", read(|s| s.bytes_in));
+    metrics.counter("sostenuto_compactor_written_bytes", "Bytes of blocks made by merging", read(|s| s.bytes_out));
+    metrics.counter("sostenuto_compactor_spans", "Spans written by merging", read(|s| s.spans));
+    metrics.counter(
+        "sostenuto_compactor_spans_redelivered",
+        "Spans of which a copy was dropped: they had been delivered twice",
+        read(|s| s.redelivered),
+    );
+    metrics.counter("sostenuto_compactor_failures", "Merges that failed, to be tried again", read(|s| s.failures));
+    metrics.counter(
+        "sostenuto_compactor_lost",
+        "Merges whose blocks another compactor replaced first",
+        read(|s| s.lost),
+    );
+    metrics.counter(
+        "sostenuto_compactor_claimed_elsewhere",
+        "Merges that were left to another compactor",
+        read(|s| s.claimed_elsewhere),
+    );
+    metrics.counter("sostenuto_retention_commits", "Commits that deleted what is no longer kept", read(|s| s.expirations));
+    metrics.counter("sostenuto_retention_spans_deleted", "Spans that they deleted", read(|s| s.expired_spans));
+    metrics.counter("sostenuto_retention_deleted_bytes", "Bytes of blocks that they freed", read(|s| s.expired_bytes));
+    metrics.gauge(
+        "sostenuto_compactor_blocks_set_aside",
+        "Blocks that are left alone because merges with them failed twice",
+        read(|s| s.aside),
+    );
+    metrics.gauge("sostenuto_compactor_blocks_due", "Blocks that wait to be merged", read(|s| s.due));
+}
+
 pub fn storage(metrics: &Metrics, storage: &Storage) {
     let read = |counter: fn(&StorageMetrics) -> &Counter| {
         let counts = Arc::clone(storage.metrics());
@@ -112,6 +150,12 @@ pub fn storage(metrics: &Metrics, storage: &Storage) {
         read(|c| &c.sidecars_rebuilt),
     );
     metrics.counter("sostenuto_storage_blocks_written", "Blocks stored", read(|c| &c.blocks_written));
+    metrics.counter(
+        "sostenuto_storage_files_swept",
+        "Files of blocks that no table had any more, deleted",
+        read(|c| &c.files_swept),
+    );
+    metrics.counter("sostenuto_storage_swept_bytes", "Bytes of those files", read(|c| &c.files_swept_bytes));
     metrics.counter(
         "sostenuto_storage_written_bytes",
         "Bytes of blocks and sidecars stored",

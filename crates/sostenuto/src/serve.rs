@@ -8,6 +8,7 @@ use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use anyhow::Context;
 use api::{ApiState, Failure, Flush, Flushed, Readiness, ReadyState, StatusPages};
+use compactor::Compactor;
 use distributor::Distributor;
 use ingester::{FlushReport, Ingester};
 use query::Engine;
@@ -41,10 +42,14 @@ pub async fn run(config: Config) -> anyhow::Result<bool> {
         .with_context(|| format!("cannot open the write-ahead log in {}", directory(&config.storage.wal_path())))?;
     let distributor = Distributor::new(config.distributor_config(), ingester.clone());
     let engine = Engine::new(storage.clone(), Arc::new(ingester.clone()), config.engine_config());
-    let state = state(&config, engine, &storage, &distributor, &ingester);
+    let compactor =
+        Compactor::with_retention(config.compactor.config(), storage.clone(), engine.clone(), config.retentions()?);
+    let state = state(&config, engine, &storage, &distributor, &ingester, &compactor);
     let readiness = state.readiness.clone();
 
     let (receivers, queries) = (CancellationToken::new(), CancellationToken::new());
+    let compacting = CancellationToken::new();
+    let compaction = tokio::spawn(compactor.run(compacting.clone()));
     let mut receiving = JoinSet::new();
     let mut answering = JoinSet::new();
     answering.spawn(api::serve(sockets.api, state, queries.clone()));
@@ -71,6 +76,11 @@ pub async fn run(config: Config) -> anyhow::Result<bool> {
     let drain = async {
         readiness.set(ReadyState::Stopping);
         receivers.cancel();
+        // What is under way is given up: the next start does it again.
+        compacting.cancel();
+        if let Err(panic) = compaction.await {
+            tracing::error!(%panic, "the compactor ended unexpectedly");
+        }
         while receiving.join_next().await.is_some() {}
         let flushed = ingester.shutdown().await;
         queries.cancel();
@@ -124,11 +134,13 @@ fn state(
     storage: &Storage,
     distributor: &Distributor,
     ingester: &Ingester,
+    compactor: &Compactor,
 ) -> ApiState {
     let build = build::info();
     let metrics = api::Metrics::new(&build);
     observe::distributor(&metrics, distributor);
     observe::ingester(&metrics, ingester);
+    observe::compactor(&metrics, compactor);
     observe::storage(&metrics, storage);
     observe::engine(&metrics, &engine);
     let readiness = Readiness::default();
@@ -138,7 +150,7 @@ fn state(
         config: Arc::new(move || yaml.clone()),
         services: Arc::new(move || {
             let state = format!("{:?}", shown.get());
-            ["distributor", "ingester", "querier", "api"].map(|service| format!("{service:<12} {state}\n")).concat()
+            ["distributor", "ingester", "compactor", "querier", "api"].map(|service| format!("{service:<12} {state}\n")).concat()
         }),
         backend: Arc::new(move || {
             let stats = live.stats();

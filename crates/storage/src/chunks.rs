@@ -158,6 +158,23 @@ impl ChunkCache {
         Ok(ranges.iter().map(|range| cut(&chunks, range)).collect())
     }
 
+    /// The bytes of one range, checked, past the cache: what is read once must not push out what is read often.
+    /// At most `fetch_memory` is under way, and the range is in memory at once.
+    pub async fn read_once(&self, file: &DataFile, range: Range<u64>) -> Result<Bytes> {
+        if range.start > range.end || range.end > file.size_bytes {
+            let detail = format!("bytes {}..{} were asked for, and it has {}", range.start, range.end, file.size_bytes);
+            return Err(StorageError::corrupt(&file.key, detail));
+        }
+        let numbers: Vec<u32> = chunks_of(&range).collect();
+        let mut chunks = BTreeMap::new();
+        for run in numbers.chunks(RUN_CHUNKS_MAX) {
+            for (chunk, bytes) in run.iter().copied().zip(self.inner.fetch(file, run).await) {
+                chunks.insert(chunk, bytes?);
+            }
+        }
+        Ok(cut(&chunks, &range))
+    }
+
     async fn chunks(&self, file: &Arc<DataFile>, wanted: BTreeSet<u32>) -> Result<BTreeMap<u32, Bytes>> {
         let inner = &self.inner;
         let mut found = BTreeMap::new();
@@ -319,7 +336,7 @@ impl Inner {
     ) {
         self.metrics.chunk_misses.add(run.len() as u64);
         let landing = Landing { inner: self.clone(), file: file.clone(), run: run.clone() };
-        let task = tokio::spawn(async move { landing.inner.fetch(&landing.file, &landing.run).await });
+        let task = tokio::spawn(async move { landing.inner.fetch_cached(&landing.file, &landing.run).await });
         let length = run.len();
         let flight: Flight = task
             .map(move |result| {
@@ -336,7 +353,18 @@ impl Inner {
         }
     }
 
-    /// Fetches a run of neighbouring chunks, checks each, and puts the good ones into the cache.
+    /// As [`Self::fetch`], and puts the good ones into the cache.
+    async fn fetch_cached(&self, file: &DataFile, run: &[u32]) -> Vec<Result<Bytes>> {
+        let fetched = self.fetch(file, run).await;
+        for (chunk, bytes) in run.iter().zip(&fetched) {
+            if let Ok(bytes) = bytes {
+                self.cache.insert(file.chunk_key(*chunk), bytes.clone());
+            }
+        }
+        fetched
+    }
+
+    /// Fetches a run of neighbouring chunks and checks each.
     async fn fetch(&self, file: &DataFile, run: &[u32]) -> Vec<Result<Bytes>> {
         let _budget = self.fetch_budget.acquire_many(run.len() as u32).await;
         let fetched = match self.get(file, run).await {
@@ -353,9 +381,6 @@ impl Inner {
                     self.fetch_again(file, chunk).await
                 }
             };
-            if let Ok(bytes) = &result {
-                self.cache.insert(file.chunk_key(chunk), bytes.clone());
-            }
             checked.push(result);
         }
         checked

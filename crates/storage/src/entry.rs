@@ -73,6 +73,11 @@ struct Stats {
 }
 
 impl BlockEntry {
+    /// The time window that the block's traces begin in, as the folder it lies in: `2026-11-21T07`.
+    pub fn window(&self) -> &str {
+        self.path.split_once('/').map_or("", |(window, _)| window)
+    }
+
     pub(crate) fn to_add(&self) -> Add {
         let mut stats = Stats { num_records: self.rows, ..Stats::default() };
         for column in &self.columns {

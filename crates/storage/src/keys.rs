@@ -6,6 +6,7 @@
 //! <prefix>/<tenant>/traces/_delta_log/<version>.json       a commit, 20 digits
 //! <prefix>/<tenant>/traces/_delta_log/<version>.checkpoint.parquet
 //! <prefix>/<tenant>/traces/_delta_log/_last_checkpoint     a hint, never needed
+//! <prefix>/<tenant>/traces/_claims/<window>/<number>       who works on a window, 10 digits
 //! <prefix>/_probe-<ulid>                                   the start-up probe; lives for a moment
 //! ```
 //!
@@ -22,6 +23,7 @@ use crate::error::{Result, StorageError};
 const TABLE: &str = "traces";
 const SIDECARS: &str = "_side";
 const LOG: &str = "_delta_log";
+const CLAIMS: &str = "_claims";
 const LAST_CHECKPOINT: &str = "_last_checkpoint";
 
 /// The keys below one prefix of a bucket.
@@ -115,6 +117,37 @@ impl TableKeys {
         path.split('/').fold(self.root.clone(), |key, part| key.join(part))
     }
 
+    /// The claims on one window of the table.
+    pub fn claims(&self, window: &str) -> Path {
+        self.root.clone().join(CLAIMS).join(window)
+    }
+
+    pub fn claim(&self, window: &str, number: u32) -> Path {
+        self.claims(window).join(format!("{number:010}"))
+    }
+
+    pub fn claim_number(location: &Path) -> Option<u32> {
+        let name = location.filename()?;
+        (name.len() == 10 && name.bytes().all(|b| b.is_ascii_digit())).then(|| name.parse().ok())?
+    }
+
+    /// The block that a data file or a sidecar of this table belongs to; `None` for any other object.
+    pub fn block_of(&self, location: &Path) -> Option<Ulid> {
+        let mut parts = location.prefix_match(&self.root)?;
+        let (folder, name) = (parts.next()?, parts.next()?);
+        if parts.next().is_some() {
+            return None;
+        }
+        let (stem, ending) = name.as_ref().split_once('.')?;
+        let expected = match folder.as_ref() {
+            SIDECARS => "side",
+            folder if is_window(folder) => "parquet",
+            _ => return None,
+        };
+        let id = Ulid::from_string(stem).ok()?;
+        (ending == expected && id.to_string() == stem).then_some(id)
+    }
+
     pub fn sidecar(&self, block: Ulid) -> Path {
         self.root.clone().join(SIDECARS).join(format!("{block}.side"))
     }
@@ -123,6 +156,16 @@ impl TableKeys {
 /// The path of a block's data file relative to its table.
 pub(crate) fn data_path(window_start_unix_nano: i64, block: Ulid) -> String {
     format!("{}/{block}.parquet", window(window_start_unix_nano))
+}
+
+/// The time at which the window of this folder begins, milliseconds since 1970. `None` for a folder that is none.
+pub fn window_start_unix_ms(window: &str) -> Option<u64> {
+    let begin = chrono::NaiveDateTime::parse_from_str(&format!("{window}:00"), "%Y-%m-%dT%H:%M").ok()?;
+    u64::try_from(begin.and_utc().timestamp_millis()).ok()
+}
+
+fn is_window(folder: &str) -> bool {
+    folder.len() == 13 && window_start_unix_ms(folder).is_some()
 }
 
 /// The UTC hour of a time, as a folder name. The time is OTLP's unsigned nanoseconds bit for bit.
@@ -148,6 +191,29 @@ mod tests {
         let path = data_path(1_795_246_100_000_000_000, block);
         assert_eq!(path, "2026-11-21T07/01ARZ3NDEKTSV4RRFFQ69G5FAV.parquet");
         assert_eq!(keys.data(&path).as_ref(), format!("a/b/team-1/traces/{path}"));
+    }
+
+    #[test]
+    fn blocks_are_told_from_every_other_object() {
+        let keys = Keys::new("a").unwrap().table(&TenantId::parse("t").unwrap());
+        let block = Ulid::from_string("01ARZ3NDEKTSV4RRFFQ69G5FAV").unwrap();
+        let of = |path: &str| keys.block_of(&Path::from(format!("a/t/traces/{path}")));
+        assert_eq!(keys.block_of(&keys.data(&data_path(1_795_246_100_000_000_000, block))), Some(block));
+        assert_eq!(keys.block_of(&keys.sidecar(block)), Some(block));
+        assert_eq!(keys.block_of(&Path::from(format!("a/u/traces/_side/{block}.side"))), None);
+        for stranger in [
+            "01ARZ3NDEKTSV4RRFFQ69G5FAV.parquet",
+            "2026-11-21T07/01arz3ndektsv4rrffq69g5fav.parquet",
+            "2026-11-21T07/01ARZ3NDEKTSV4RRFFQ69G5FAV.side",
+            "2026-11-21T07/x/01ARZ3NDEKTSV4RRFFQ69G5FAV.parquet",
+            "2026-11-21T7/01ARZ3NDEKTSV4RRFFQ69G5FAV.parquet",
+            "2026-11-21/01ARZ3NDEKTSV4RRFFQ69G5FAV.parquet",
+            "2026-11-21T07/part-0.parquet",
+            "_delta_log/00000000000000000010.checkpoint.parquet",
+            "_claims/2026-11-21T07/0000000001",
+        ] {
+            assert_eq!(of(stranger), None, "{stranger}");
+        }
     }
 
     #[test]

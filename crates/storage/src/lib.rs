@@ -8,6 +8,7 @@
 //! two files are stored before that commit, and never change; a commit that was reported as done is on disk.
 
 mod chunks;
+mod claim;
 mod config;
 mod delta;
 mod entry;
@@ -18,16 +19,20 @@ mod metrics;
 mod open_block;
 mod storage;
 mod store;
+mod sweep;
 mod table;
 mod upload;
 
+pub use claim::{Claim, ClaimOutcome};
 pub use config::{
     AzureConfig, Backend, BucketLookup, CacheConfig, ClientConfig, GcsConfig, LocalConfig, S3Config, SseConfig,
     SseKind, StorageConfig, TableConfig,
 };
 pub use entry::{BlockEntry, ColumnRange};
 pub use error::{Result, StorageError};
+pub use keys::window_start_unix_ms;
 pub use metrics::{Counter, StorageMetrics};
 pub use open_block::OpenBlock;
 pub use storage::Storage;
+pub use sweep::{SweepAges, Swept};
 pub use table::{Commit, Committed, Outcome, Snapshot, Table};

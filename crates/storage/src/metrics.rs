@@ -33,4 +33,7 @@ pub struct StorageMetrics {
     pub sidecars_rebuilt: Counter,
     pub blocks_written: Counter,
     pub blocks_written_bytes: Counter,
+    /// Files of blocks that no table had any more, or never had, and that were deleted.
+    pub files_swept: Counter,
+    pub files_swept_bytes: Counter,
 }

@@ -44,6 +44,11 @@ impl OpenBlock {
         Box::pin(self.chunks.read(&self.file, ranges))
     }
 
+    /// As [`Self::read`], of one range and past the cache: for who reads the whole block once.
+    pub async fn read_once(&self, range: Range<u64>) -> Result<Bytes> {
+        self.chunks.read_once(&self.file, range).await
+    }
+
     /// Reads a block's sidecar; makes it again from the data file if it is lost or damaged.
     pub(crate) async fn load_sidecar(
         store: &dyn ObjectStore,

@@ -11,11 +11,12 @@ use ulid::Ulid;
 
 use crate::{
     chunks::{ChunkCache, DataFile},
+    claim::{self, ClaimOutcome},
     config::{Backend, StorageConfig},
     delta::log::Log,
     entry::BlockEntry,
     error::{Result, StorageError},
-    keys::Keys,
+    keys::{Keys, TableKeys},
     metrics::StorageMetrics,
     open_block::OpenBlock,
     store,
@@ -175,6 +176,22 @@ impl Storage {
             Ok(Arc::new(OpenBlock::new(entry.clone(), sidecar, Arc::new(file), self.chunks.clone())))
         };
         self.open_blocks.try_get_with(entry.id, open).await.map_err(|e: Arc<StorageError>| StorageError::clone(&e))
+    }
+
+    /// Claims a window of a tenant for `work` until `expires_unix_ms`: see [`crate::Claim`].
+    pub async fn claim(
+        &self,
+        tenant: &TenantId,
+        window: &str,
+        work: &str,
+        now_unix_ms: u64,
+        expires_unix_ms: u64,
+    ) -> Result<ClaimOutcome> {
+        claim::claim(&self.store, &self.keys, tenant, window, work, now_unix_ms, expires_unix_ms).await
+    }
+
+    pub(crate) fn table_keys(&self, tenant: &TenantId) -> TableKeys {
+        self.keys.table(tenant)
     }
 
     /// Lets the disk cache finish. Nothing durable depends on it.

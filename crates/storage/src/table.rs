@@ -9,7 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
@@ -45,6 +45,8 @@ pub struct Table {
     refreshing: tokio::sync::Mutex<()>,
     refreshes_begun: AtomicU64,
     refreshes_done: AtomicU64,
+    /// When the log was last read, or was to be, for a snapshot of bounded age.
+    refresh_tried: parking_lot::Mutex<Instant>,
     checkpoint_commits: i64,
 }
 
@@ -102,6 +104,16 @@ impl Snapshot {
         }
     }
 
+    /// When each block that is known to have been removed was, in milliseconds since 1970. Removals are forgotten
+    /// some days after they happened.
+    pub(crate) fn removed_unix_ms(&self) -> HashMap<Ulid, i64> {
+        let removed = self.state.tombstones.values().filter_map(|gone| {
+            let stem = gone.path.rsplit('/').next()?.strip_suffix(".parquet")?;
+            Some((Ulid::from_string(stem).ok()?, gone.deletion_timestamp?))
+        });
+        removed.collect()
+    }
+
     /// The block with this id.
     pub fn block(&self, id: Ulid) -> Option<&Arc<BlockEntry>> {
         self.blocks.iter().find(|block| block.id == id)
@@ -110,6 +122,7 @@ impl Snapshot {
 
 impl Table {
     pub(crate) async fn open(log: Log, checkpoint_commits: u32) -> Result<Self> {
+        let opened = Instant::now();
         let state = log.load().await?;
         Ok(Self {
             log,
@@ -118,6 +131,7 @@ impl Table {
             refreshing: tokio::sync::Mutex::default(),
             refreshes_begun: AtomicU64::new(0),
             refreshes_done: AtomicU64::new(0),
+            refresh_tried: parking_lot::Mutex::new(opened),
             checkpoint_commits: i64::from(checkpoint_commits.max(1)),
         })
     }
@@ -145,6 +159,23 @@ impl Table {
         }
         self.refreshes_done.store(number, Ordering::Release);
         Ok(self.snapshot())
+    }
+
+    /// A snapshot that is at most `age_max` behind other writers, as long as the store answers: reads their commits
+    /// if that was last tried longer ago. Who comes meanwhile, and who finds that it fails, gets the last known version.
+    pub async fn snapshot_within(&self, age_max: Duration) -> Arc<Snapshot> {
+        let due = {
+            let mut tried = self.refresh_tried.lock();
+            let due = tried.elapsed() > age_max;
+            if due {
+                *tried = Instant::now();
+            }
+            due
+        };
+        if due && let Err(error) = self.refresh().await {
+            tracing::warn!(table = self.log.table(), %error, "new commits cannot be read; the last known version is used");
+        }
+        self.snapshot()
     }
 
     /// Makes `state` current, unless a later one already is.

@@ -1,10 +1,13 @@
 //! Settings that are well-formed and still cannot work, found before anything starts.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use storage::Backend;
 
-use super::Config;
+use super::{Config, GoDuration};
+
+/// Twice as long as an ingester waits between storing a block and its commit.
+const ORPHAN_GRACE_MIN: Duration = ingester::STORED_KEPT.saturating_mul(2);
 
 /// A setting that cannot work: its key, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +70,8 @@ impl Config {
             ("overrides.defaults.ingestion.burst_size_bytes", self.overrides.defaults.ingestion.burst_size_bytes),
             ("ingester.max_block_bytes", self.ingester.max_block_bytes),
             ("ingester.max_live_traces_bytes", self.ingester.max_live_traces_bytes),
+            ("compactor.max_block_bytes", self.compactor.max_block_bytes),
+            ("compactor.max_job_bytes", self.compactor.max_job_bytes),
         ] {
             if size.0 == 0 {
                 return fail(key, "must be more than 0".to_owned());
@@ -75,6 +80,8 @@ impl Config {
         for (key, duration) in [
             ("ingester.max_block_duration", self.ingester.max_block_duration),
             ("query_frontend.api_timeout", self.query_frontend.api_timeout),
+            ("compactor.interval", self.compactor.interval),
+            ("compactor.claim_duration", self.compactor.claim_duration),
             ("query_frontend.default_range", self.query_frontend.default_range),
         ] {
             if duration.0.as_millis() == 0 {
@@ -87,11 +94,32 @@ impl Config {
             ("query_frontend.max_tenants_per_query", self.query_frontend.max_tenants_per_query),
             ("server.http_server_conn_limit", self.server.http_server_conn_limit),
             ("ingester.concurrent_flushes", self.ingester.concurrent_flushes),
+            ("compactor.concurrent_jobs", self.compactor.concurrent_jobs),
         ] {
             if count == 0 {
                 return fail(key, "must be at least 1".to_owned());
             }
         }
+        let compactor = &self.compactor;
+        if compactor.max_input_blocks < 2 || compactor.min_input_blocks < 2 {
+            return fail("compactor.min_input_blocks", "it and max_input_blocks must be at least 2".to_owned());
+        }
+        if !(1..=22).contains(&compactor.zstd_level) {
+            return fail("compactor.zstd_level", "must be 1 to 22".to_owned());
+        }
+        if compactor.removed_block_grace.0 <= self.query_frontend.api_timeout.0 {
+            return fail(
+                "compactor.removed_block_grace",
+                "must be longer than query_frontend.api_timeout, or a query may lose its files".to_owned(),
+            );
+        }
+        if compactor.orphan_grace.0 < ORPHAN_GRACE_MIN {
+            return fail(
+                "compactor.orphan_grace",
+                format!("must be at least {}: a flush may wait as long for its commit", GoDuration(ORPHAN_GRACE_MIN)),
+            );
+        }
+        self.retentions()?;
         let search = &self.query_frontend.search;
         if search.default_result_limit == 0 || search.default_result_limit > search.max_result_limit {
             return fail(

@@ -3,24 +3,28 @@
 //! Key names are Tempo's where the meaning is the same. Unknown keys are refused. A value of these types is
 //! only a setting; `serve` turns settings into components.
 
+mod compactor;
 mod components;
 mod duration;
 mod expand;
 mod invalid;
 mod load;
+mod retention;
 mod size;
 mod storage;
 
-use std::net::SocketAddr;
+use std::{collections::BTreeMap, net::SocketAddr};
 
 use api::ApiConfig;
 use ingester::IngesterConfig;
 use query::EngineConfig;
 use serde::{Deserialize, Deserializer, Serialize};
 
+pub use compactor::Compactor;
 pub use duration::{DurationError, GoDuration};
 pub use invalid::Invalid;
 pub use load::{LoadError, environment};
+pub use retention::{RetentionRule, RetentionRules, TenantOverrides};
 pub use size::{Size, SizeError};
 pub use storage::{Local, Storage, Wal, directory};
 
@@ -35,6 +39,7 @@ pub struct Config {
     pub server: Server,
     pub distributor: Distributor,
     pub ingester: Ingester,
+    pub compactor: Compactor,
     pub storage: Storage,
     pub query_frontend: QueryFrontend,
     pub overrides: Overrides,
@@ -275,12 +280,15 @@ impl Default for Metrics {
 pub struct Overrides {
     /// What holds for every tenant.
     pub defaults: Limits,
+    /// By tenant: what holds for it instead.
+    pub per_tenant: BTreeMap<String, TenantOverrides>,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     pub ingestion: IngestionLimits,
+    pub retention: RetentionRules,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -2,6 +2,7 @@
 
 pub mod block;
 pub mod explain;
+pub mod retention;
 pub mod search;
 pub mod series;
 mod style;

@@ -134,6 +134,42 @@ fn wrong_values_are_explained_where_they_stand() {
 }
 
 #[test]
+fn retention_is_read_and_its_mistakes_are_explained() {
+    let config = parse(
+        "overrides:\n  defaults:\n    retention:\n      keep: 7d\n      rules:\n        \
+         - {query: '{ status = error }', keep: 90d}\n        - {sample: 0.1, keep: 30d}\n  \
+         per_tenant:\n    team-a:\n      retention: {keep: 1d}\n    team-b: {}\n",
+    );
+    let retentions = config.retentions().unwrap();
+    let day = Duration::from_secs(86_400);
+    let of = |name: &str| retentions.of(&model::TenantId::parse(name).unwrap()).clone();
+    assert_eq!((of("team-a").keep, of("team-a").rules.len()), (Some(day), 0));
+    assert_eq!(of("team-b"), retentions.default);
+    let keeps: Vec<_> = retentions.default.rules.iter().map(|rule| (rule.query.is_some(), rule.sample, rule.keep)).collect();
+    assert_eq!(keeps, [(true, 1.0, Some(90 * day)), (false, 0.1, Some(30 * day))]);
+    assert!(!Config::default().retentions().unwrap().default.is_limited(), "nothing is deleted unless configured");
+
+    for (rules, words) in [
+        ("{keeep: 7d}", "did you mean `keep`?"),
+        ("{rules: [{querry: '{ }', keep: 7d}]}", "did you mean `query`?"),
+        ("{rules: [{query: '{ } | rate()', keep: 7d}]}", "rule 1: is a metrics query"),
+        ("{rules: [{query: '{ }'}, {query: '{ stat', keep: 7d}]}", "rule 2: the query cannot be read"),
+        ("{rules: [{keep: 7d}]}", "needs a query or a sample"),
+        ("{rules: [{sample: 1.5, keep: 7d}]}", "at most 1"),
+        ("{keep: 5m}", "at least 1h"),
+        ("{rules: [{sample: 0.5, keep: 0s}]}", "at least 1h"),
+    ] {
+        let message = mistake(&format!("overrides: {{defaults: {{retention: {rules}}}}}\n"));
+        assert!(message.contains(words) && !message.contains('\n'), "{rules} gives {message:?}");
+        let message = mistake(&format!("overrides: {{per_tenant: {{a: {{retention: {rules}}}}}}}\n"));
+        assert!(message.contains(words), "{rules} gives {message:?}");
+    }
+    assert!(mistake("overrides: {per_tenant: {'a/b': {}}}\n").contains("cannot be a tenant"));
+    assert!(mistake("compactor: {removed_block_grace: 10s}\n").contains("api_timeout"));
+    assert!(mistake("compactor: {orphan_grace: 1h}\n").contains("at least 2h"));
+}
+
+#[test]
 fn the_environment_is_expanded_inside_values_only() {
     let values = env(&[("PORT", "3333"), ("EVIL", "x\"\nmultitenancy_enabled: true # '"), ("EMPTY", "")]);
     let read = |yaml: &str| Config::parse(yaml, "test.yaml", values.clone()).unwrap_or_else(|error| panic!("{error}"));

@@ -1,7 +1,7 @@
 //! The real program: exit codes, messages, and one round of serve, demo, query, trace and stop.
 
 use std::{
-    io::{BufRead, BufReader, Read},
+    io::{BufRead, BufReader, Read, Write},
     net::TcpListener,
     path::Path,
     process::{Child, Command, Output, Stdio},
@@ -38,8 +38,13 @@ struct Served {
 
 impl Served {
     fn start(folder: &Path) -> Self {
+        Self::start_with(folder, "")
+    }
+
+    /// With more lines of configuration.
+    fn start_with(folder: &Path, more: &str) -> Self {
         let config = folder.join("config.yaml");
-        std::fs::write(&config, PORTS_CHOSEN_BY_THE_SYSTEM).unwrap();
+        std::fs::write(&config, format!("{PORTS_CHOSEN_BY_THE_SYSTEM}{more}")).unwrap();
         let data = folder.join("data");
         let arguments = ["serve", "-c", config.to_str().unwrap(), "--storage.path", data.to_str().unwrap()];
         let mut child = program(&arguments).stdout(Stdio::piped()).spawn().expect("the program starts");
@@ -142,6 +147,44 @@ fn a_session() {
     assert_eq!(code, Some(0), "{error}");
     let by_id: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert!(by_id["spans"].as_u64().unwrap() > 100 && by_id["sidecar"]["traces"] == 120, "{json}");
+
+    let (code, plan, error) = said(&run(&["retention", "plan", "--storage.path", data.to_str().unwrap()]));
+    assert_eq!(code, Some(0), "{error}");
+    let default = plan.lines().find(|line| line.starts_with("everything else")).expect("the default has a line");
+    assert!(default.contains("for ever") && default.contains(" 120 "), "{plan}");
+}
+
+#[test]
+fn small_blocks_are_merged_while_the_server_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Served::start_with(folder.path(), "compactor: {interval: 20ms, min_input_blocks: 2, settled_after: 0s}\n");
+    let request = |method: &str, path: &str| {
+        let mut stream = std::net::TcpStream::connect(server.api.strip_prefix("http://").unwrap()).unwrap();
+        write!(stream, "{method} {path} HTTP/1.1\r\nHost: here\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    for seed in ["1", "2", "3"] {
+        let sent = run(&["demo", "--endpoint", &server.grpc, "--traces", "20", "--rate", "0", "--seed", seed]);
+        assert_eq!(sent.status.code(), Some(0), "{sent:?}");
+        assert!(request("POST", "/flush").starts_with("HTTP/1.1 2"));
+    }
+    // At least two blocks of one hour became one.
+    let merged = |metrics: &str| {
+        let value = |name: &str| {
+            let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix("_total "));
+            line.map_or(0.0, |value| value.trim().parse::<f64>().unwrap())
+        };
+        value("sostenuto_compactor_blocks_merged") - value("sostenuto_compactor_compactions") >= 1.0
+    };
+    while !merged(&request("GET", "/metrics")) {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    let (code, json, _) = said(&run(&["query", "{ }", "--json", "--limit", "100", "--server", &server.api]));
+    let found: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert!(code == Some(0) && found["traces"].as_array().unwrap().len() == 60, "{json}");
+    assert_eq!(server.stop().0, Some(0));
 }
 
 fn find(folder: &Path, extension: &str) -> std::path::PathBuf {

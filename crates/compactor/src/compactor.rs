@@ -1,0 +1,398 @@
+//! The reconciler: looks at every table, does what it calls for, looks again.
+//!
+//! A round has no input but the tables, and can be cut off at any moment: files that were stored and not committed are
+//! deleted by a later sweep.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use futures::{FutureExt, StreamExt, stream};
+use model::TenantId;
+use parking_lot::Mutex;
+use query::Engine;
+use storage::{ClaimOutcome, Commit, Snapshot, Storage, StorageError, SweepAges, Table};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    config::CompactorConfig,
+    error::JobError,
+    job::{self, Made},
+    memory::Memory,
+    policy::{self, Job, Known},
+    retain::{self, Window},
+    retention::{Checked, Retention, Retentions},
+    stats::{CompactorStats, Stats},
+};
+
+/// The longest pause after rounds that failed.
+const PAUSE_MAX: Duration = Duration::from_secs(300);
+/// After so many claims for the same work that were never released, the work is not begun again.
+const ABANDONED_MAX: usize = 2;
+
+/// A handle; clones share everything.
+#[derive(Clone)]
+pub struct Compactor(Arc<Inner>);
+
+struct Inner {
+    config: CompactorConfig,
+    storage: Storage,
+    retention: Option<(Engine, Retentions)>,
+    stats: Stats,
+    memory: Mutex<HashMap<TenantId, Memory>>,
+    checked: Mutex<Checked>,
+}
+
+/// What a round did.
+#[derive(Debug, Default)]
+pub struct Round {
+    /// Commits that replaced blocks.
+    pub compactions: usize,
+    /// Commits that deleted what is no longer kept.
+    pub expirations: usize,
+    /// Jobs that were not begun or not committed because of another compactor.
+    pub left: usize,
+    /// What failed. The next round tries again.
+    pub failures: Vec<JobError>,
+    /// Another round would find something to do at once.
+    pub more: bool,
+}
+
+impl Round {
+    fn add(&mut self, other: Self) {
+        self.compactions += other.compactions;
+        self.expirations += other.expirations;
+        self.left += other.left;
+        self.failures.extend(other.failures);
+        self.more |= other.more;
+    }
+
+    fn failed(error: JobError) -> Self {
+        Self { failures: vec![error], ..Self::default() }
+    }
+}
+
+impl Compactor {
+    pub fn new(config: CompactorConfig, storage: Storage) -> Self {
+        Self::build(config, storage, None)
+    }
+
+    /// One that also deletes what the rules let go. `engine` says which traces a rule matches; it must see live data, so
+    /// that rules see whole traces.
+    pub fn with_retention(config: CompactorConfig, storage: Storage, engine: Engine, retentions: Retentions) -> Self {
+        Self::build(config, storage, Some((engine, retentions)))
+    }
+
+    fn build(config: CompactorConfig, storage: Storage, retention: Option<(Engine, Retentions)>) -> Self {
+        let (stats, memory, checked) = (Stats::default(), Mutex::default(), Mutex::default());
+        Self(Arc::new(Inner { config, storage, retention, stats, memory, checked }))
+    }
+
+    pub fn stats(&self) -> CompactorStats {
+        self.0.stats.read()
+    }
+
+    /// Goes on until it is told to stop. What is under way then is given up.
+    pub async fn run(self, stop: CancellationToken) {
+        let config = &self.0.config;
+        let mut pause = config.interval;
+        let mut swept_unix_ms = now_unix_ms();
+        loop {
+            let cancelled = tokio::time::timeout(pause, stop.cancelled()).await.is_ok();
+            if cancelled {
+                return;
+            }
+            let round = self.round(now_unix_ms(), &stop).await;
+            pause = match (round.failures.is_empty(), round.more) {
+                // What fails does not keep the rest waiting.
+                (_, true) => Duration::ZERO,
+                (true, false) => config.interval,
+                (false, false) => (pause * 2).clamp(config.interval, PAUSE_MAX.max(config.interval)),
+            };
+            if now_unix_ms().saturating_sub(swept_unix_ms) >= millis(config.sweep_interval) && !stop.is_cancelled() {
+                swept_unix_ms = now_unix_ms();
+                self.sweep(swept_unix_ms, &stop).await;
+            }
+        }
+    }
+
+    /// Does what the tables call for at this moment, once.
+    pub async fn round(&self, now_unix_ms: u64, stop: &CancellationToken) -> Round {
+        let inner = &self.0;
+        let mut round = Round::default();
+        let tenants = match inner.storage.tenants().await {
+            Ok(tenants) => tenants,
+            Err(error) => return Round::failed(told(error.into(), None)),
+        };
+        let due = AtomicU64::new(0);
+        for tenant in &tenants {
+            if stop.is_cancelled() {
+                break;
+            }
+            // What is no longer kept need not be merged.
+            for done in [
+                self.retain(tenant, now_unix_ms, stop).await,
+                self.compact(tenant, now_unix_ms, stop, &due).await,
+            ] {
+                round.add(done.unwrap_or_else(|error| Round::failed(told(error.into(), Some(tenant)))));
+            }
+        }
+        inner.stats.due.store(due.into_inner(), Relaxed);
+        inner.stats.aside.store(inner.memory.lock().values().map(Memory::aside).sum::<usize>() as u64, Relaxed);
+        inner.stats.failures.fetch_add(round.failures.len() as u64, Relaxed);
+        round
+    }
+
+    /// Deletes what a tenant's rules no longer keep.
+    async fn retain(&self, tenant: &TenantId, now_unix_ms: u64, stop: &CancellationToken) -> Result<Round, StorageError> {
+        let inner = &self.0;
+        let Some((engine, retentions)) = &inner.retention else { return Ok(Round::default()) };
+        let retention = retentions.of(tenant);
+        if !retention.is_limited() {
+            return Ok(Round::default());
+        }
+        let table = inner.storage.table(tenant).await?;
+        let windows = retain::windows(&table.refresh().await?.blocks);
+        inner.checked.lock().retain(tenant, &windows.iter().map(|window| window.name.as_str()).collect());
+        let mut round = Round::default();
+        for window in windows {
+            let age = window.age(now_unix_ms);
+            let state = window.state(retention, age);
+            let done = retention.passed(age) == 0 || inner.checked.lock().is_done(tenant, &window.name, state);
+            if done || stop.is_cancelled() {
+                continue;
+            }
+            round.add(self.expire(tenant, &table, engine, retention, &window, now_unix_ms, stop).await);
+        }
+        Ok(round)
+    }
+
+    /// Deletes what is no longer kept of one window.
+    async fn expire(
+        &self,
+        tenant: &TenantId,
+        table: &Arc<Table>,
+        engine: &Engine,
+        retention: &Retention,
+        window: &Window,
+        now_unix_ms: u64,
+        stop: &CancellationToken,
+    ) -> Round {
+        let inner = &self.0;
+        let until = now_unix_ms.saturating_add(millis(inner.config.claim_lasts));
+        let claim = match inner.storage.claim(tenant, &window.name, "retention", now_unix_ms, until).await {
+            Ok(ClaimOutcome::Ours(claim)) => claim,
+            Ok(ClaimOutcome::Taken { .. }) => {
+                inner.stats.claimed_elsewhere.fetch_add(1, Relaxed);
+                return Round { left: 1, ..Round::default() };
+            }
+            Err(error) => return Round::failed(told(error.into(), Some(tenant))),
+        };
+        let age = window.age(now_unix_ms);
+        let expiring = async {
+            let changes = retain::changes(&inner.storage, engine, tenant, retention, window, age, &inner.config).await?;
+            let Some((commit, deleted)) = changes else {
+                inner.checked.lock().done(tenant, &window.name, window.state(retention, age));
+                return Ok(Round::default());
+            };
+            if !claim.is_still_ours().await? {
+                inner.stats.lost.fetch_add(1, Relaxed);
+                return Ok(Round { left: 1, ..Round::default() });
+            }
+            let expected = window.after(&commit);
+            let committed = match table.commit(commit).await {
+                Ok(committed) => committed,
+                Err(StorageError::Conflict { .. }) => {
+                    inner.stats.lost.fetch_add(1, Relaxed);
+                    return Ok(Round { left: 1, more: true, ..Round::default() });
+                }
+                Err(error) => return Err(error.into()),
+            };
+            let left = retain::windows(&committed.snapshot.blocks).into_iter().find(|left| left.name == window.name);
+            if let Some(left) = left.filter(|left| left.ids() == expected) {
+                // What was just written holds only what is kept.
+                inner.checked.lock().done(tenant, &window.name, left.state(retention, left.age(now_unix_ms)));
+            }
+            let stats = &inner.stats;
+            stats.expirations.fetch_add(1, Relaxed);
+            stats.expired_spans.fetch_add(deleted.spans, Relaxed);
+            stats.expired_bytes.fetch_add(deleted.bytes, Relaxed);
+            tracing::info!(%tenant, window = window.name, spans = deleted.spans, bytes = deleted.bytes, "deleted what is no longer kept");
+            Ok::<_, JobError>(Round { expirations: 1, more: true, ..Round::default() })
+        };
+        let done = tokio::select! {
+            done = expiring => done,
+            _ = stop.cancelled() => Ok(Round::default()),
+        };
+        claim.release().await;
+        done.unwrap_or_else(|error| Round::failed(told(error, Some(tenant))))
+    }
+
+    /// Merges a tenant's blocks.
+    async fn compact(
+        &self,
+        tenant: &TenantId,
+        now_unix_ms: u64,
+        stop: &CancellationToken,
+        due: &AtomicU64,
+    ) -> Result<Round, StorageError> {
+        let inner = &self.0;
+        let table = inner.storage.table(tenant).await?;
+        let snapshot = table.refresh().await?;
+        let jobs = {
+            let mut memories = inner.memory.lock();
+            let memory = memories.entry(tenant.clone()).or_default();
+            memory.retain(&snapshot);
+            let known = Known {
+                aside: &|block| memory.is_aside(block),
+                barrier: &|window, block| memory.is_barrier(window, block),
+            };
+            policy::plan(&snapshot.blocks, known, &inner.config, now_unix_ms)
+        };
+        due.fetch_add(jobs.iter().map(|job| job.inputs.len() as u64).sum(), Relaxed);
+        let mut round = Round::default();
+        let (table, snapshot) = (&table, &snapshot);
+        let work = jobs.into_iter().map(|job| {
+            let work = async move {
+                match stop.is_cancelled() {
+                    true => Round::default(),
+                    false => self.work(tenant, table, snapshot, &job, now_unix_ms, stop).await,
+                }
+            };
+            work.boxed()
+        });
+        let mut working = stream::iter(work.collect::<Vec<_>>()).buffer_unordered(inner.config.jobs_max.max(1));
+        while let Some(done) = working.next().await {
+            round.add(done);
+        }
+        Ok(round)
+    }
+
+    /// Claims a job, does it, and commits it.
+    async fn work(
+        &self,
+        tenant: &TenantId,
+        table: &Arc<Table>,
+        snapshot: &Arc<Snapshot>,
+        job: &Job,
+        now_unix_ms: u64,
+        stop: &CancellationToken,
+    ) -> Round {
+        let inner = &self.0;
+        let ids = || job.inputs.iter().map(|input| input.id);
+        let work = ids().map(|id| id.to_string()).collect::<Vec<_>>().join(" ");
+        let until = now_unix_ms.saturating_add(millis(inner.config.claim_lasts));
+        let claim = match inner.storage.claim(tenant, &job.window, &work, now_unix_ms, until).await {
+            Ok(ClaimOutcome::Ours(claim)) => claim,
+            Ok(ClaimOutcome::Taken { .. }) => {
+                inner.stats.claimed_elsewhere.fetch_add(1, Relaxed);
+                return Round { left: 1, ..Round::default() };
+            }
+            Err(error) => return Round::failed(told(error.into(), Some(tenant))),
+        };
+        if claim.abandoned >= ABANDONED_MAX {
+            self.remember(tenant, |memory| memory.set_aside(tenant, ids()));
+            claim.release().await;
+            return Round::default();
+        }
+        let merging = async {
+            let made = job::merge(&inner.storage, tenant, &snapshot.blocks, &job.inputs, None, &inner.config).await?;
+            let (block, rows_in, rows_out) = match made {
+                Made::Barrier(barrier) => {
+                    self.remember(tenant, |memory| memory.add_barrier(&job.window, barrier));
+                    return Ok(Round { more: true, ..Round::default() });
+                }
+                Made::Stored { block, rows_in, rows_out } => (block, rows_in, rows_out),
+            };
+            // Whoever took over would only meet a conflict; this spares it the work.
+            if !claim.is_still_ours().await? {
+                inner.stats.lost.fetch_add(1, Relaxed);
+                return Ok(Round { left: 1, ..Round::default() });
+            }
+            let bytes_out = block.as_ref().map_or(0, |block| block.size_bytes);
+            let commit = Commit {
+                adds: block.into_iter().map(|block| *block).collect(),
+                removes: job.inputs.clone(),
+                transaction: None,
+                operation: "compact",
+            };
+            match table.commit(commit).await {
+                Ok(_) => {}
+                Err(StorageError::Conflict { .. }) => {
+                    inner.stats.lost.fetch_add(1, Relaxed);
+                    return Ok(Round { left: 1, more: true, ..Round::default() });
+                }
+                Err(error) => return Err(error.into()),
+            }
+            let stats = &inner.stats;
+            stats.compactions.fetch_add(1, Relaxed);
+            stats.blocks_in.fetch_add(job.inputs.len() as u64, Relaxed);
+            stats.bytes_in.fetch_add(job.inputs.iter().map(|input| input.size_bytes).sum(), Relaxed);
+            stats.bytes_out.fetch_add(bytes_out, Relaxed);
+            stats.spans.fetch_add(rows_out, Relaxed);
+            stats.redelivered.fetch_add(rows_in - rows_out, Relaxed);
+            tracing::debug!(%tenant, window = job.window, blocks = job.inputs.len(), rows_out, bytes_out, "compacted");
+            Ok::<_, JobError>(Round { compactions: 1, more: true, ..Round::default() })
+        };
+        let done = tokio::select! {
+            done = merging => done,
+            _ = stop.cancelled() => Ok(Round::default()),
+        };
+        claim.release().await;
+        done.unwrap_or_else(|error| {
+            // A block that another compactor replaced meanwhile may be deleted already.
+            let alive = table.snapshot();
+            let blamed = error.speaks_against(ids());
+            if blamed.iter().all(|id| alive.block(*id).is_some()) {
+                self.remember(tenant, |memory| memory.strike(tenant, &blamed));
+            }
+            Round::failed(told(error, Some(tenant)))
+        })
+    }
+
+    /// Deletes files that no reader needs at this moment, of every tenant.
+    pub async fn sweep(&self, now_unix_ms: u64, stop: &CancellationToken) {
+        let config = &self.0.config;
+        let ages = SweepAges { removed_ms: millis(config.removed_kept), orphan_ms: millis(config.orphans_kept) };
+        let tenants = match self.0.storage.tenants().await {
+            Ok(tenants) => tenants,
+            Err(error) => return drop(told(error.into(), None)),
+        };
+        for tenant in tenants {
+            if stop.is_cancelled() {
+                return;
+            }
+            match self.0.storage.sweep(&tenant, ages, now_unix_ms).await {
+                Ok(swept) if swept.files > 0 => {
+                    tracing::info!(%tenant, files = swept.files, bytes = swept.bytes, "deleted the files of blocks that are no longer in the table");
+                }
+                Ok(_) => {}
+                Err(error) => drop(told(error.into(), Some(&tenant))),
+            }
+        }
+    }
+
+    fn remember(&self, tenant: &TenantId, change: impl FnOnce(&mut Memory)) {
+        change(self.0.memory.lock().entry(tenant.clone()).or_default());
+    }
+}
+
+/// Logs a failure where it is handled: the next round tries again.
+fn told(error: JobError, tenant: Option<&TenantId>) -> JobError {
+    let tenant = tenant.map(|tenant| tenant.as_str());
+    tracing::warn!(tenant, error = &error as &dyn std::error::Error, "compaction failed and is tried again later");
+    error
+}
+
+pub(crate) fn now_unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| millis(since))
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,125 @@
+//! The store fails at every single operation of compaction and of the deletion after it, in four ways. Every time each
+//! span is there once, readers of the snapshot before can read on, and a new process brings the work to its end.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use block::{promotion::PromotionPolicy, writer::WriterOptions};
+use compactor::{Compactor, CompactorConfig};
+use futures::TryStreamExt;
+use object_store::{ObjectStore, memory::InMemory};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    fixture::{LATER_UNIX_MS, blocks, eager, flush, ledger, open, settle, snapshot},
+    spans::{Row, rows},
+    store::{CountingStore, Fault},
+};
+
+const FAULTS: [Fault; 4] = [Fault::Before, Fault::After, Fault::Once, Fault::OnceAfter];
+
+/// A table of small blocks, and what is in it.
+struct Prepared {
+    store: InMemory,
+    ledger: BTreeMap<(Vec<u8>, Vec<u8>, i32, i64), usize>,
+}
+
+async fn prepared() -> Prepared {
+    let store = CountingStore::new();
+    let storage = open(&store).await;
+    // Few enough that hundreds of compactions are quick.
+    let all: Vec<Row> = rows(5).into_iter().take(48).collect();
+    for (number, part) in all.chunks(all.len().div_ceil(4)).enumerate() {
+        let blocks = blocks(part, number as u64 + 1, &PromotionPolicy::default(), &WriterOptions::default());
+        flush(&storage, &blocks, number as i64 + 1).await;
+    }
+    let mut ledger = ledger(&store.inner, &*snapshot(&storage).await).await;
+    // Copies that came in different flushes are one span afterwards.
+    ledger.values_mut().for_each(|count| *count = 1);
+    Prepared { store: store.inner.fork(), ledger }
+}
+
+fn config() -> CompactorConfig {
+    // A crashed process's claims must not keep the next one away for long: the tests' clock goes on.
+    eager()
+}
+
+/// What anybody finds is either from before or from after each commit: no span is missing.
+async fn nothing_is_missing(store: &Arc<CountingStore>, prepared: &Prepared, context: &str) {
+    let storage = open(store).await;
+    let found = ledger(&store.inner, &*snapshot(&storage).await).await;
+    assert_eq!(found.keys().collect::<Vec<_>>(), prepared.ledger.keys().collect::<Vec<_>>(), "{context}");
+}
+
+/// Each window is one block, each span is there once, and no file is left that is not needed.
+async fn all_is_done(store: &Arc<CountingStore>, prepared: &Prepared, context: &str) {
+    // A day later, when claims and grace periods are over.
+    let storage = open(store).await;
+    let compactor = Compactor::new(config(), storage.clone());
+    settle(&compactor).await;
+    let done = snapshot(&storage).await;
+    assert_eq!(ledger(&store.inner, &done).await, prepared.ledger, "{context}");
+    assert_eq!(done.transactions["ingester-1"], 4, "{context}");
+    compactor.sweep(LATER_UNIX_MS + 2 * 86_400_000, &CancellationToken::new()).await;
+    let files = files(&store.inner).await;
+    assert_eq!(files.len(), 2 * done.blocks.len(), "{context}: {files:?}");
+    assert_eq!(ledger(&store.inner, &done).await, prepared.ledger, "{context}");
+}
+
+async fn files(store: &InMemory) -> Vec<String> {
+    let objects: Vec<_> = store.list(None).try_collect().await.expect("a listing");
+    let names = objects.into_iter().map(|object| object.location.to_string());
+    names.filter(|name| name.ends_with(".parquet") && !name.contains("_delta_log") || name.ends_with(".side")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_compaction_may_fail_at_every_operation() {
+    let prepared = prepared().await;
+    let mut points = 0;
+    for fault in FAULTS {
+        for number in 0.. {
+            let store = CountingStore::over(prepared.store.fork());
+            let storage = open(&store).await;
+            let before = snapshot(&storage).await;
+            let compactor = Compactor::new(config(), storage);
+            store.fail(number, fault);
+            compactor.round(LATER_UNIX_MS - 86_400_000, &CancellationToken::new()).await;
+            let reached = store.operations() > number;
+            store.heal();
+            let context = format!("{fault:?} at operation {number}");
+            nothing_is_missing(&store, &prepared, &context).await;
+            // Who reads the snapshot of before finds its files.
+            assert!(ledger(&store.inner, &before).await.keys().eq(prepared.ledger.keys()), "{context}");
+            all_is_done(&store, &prepared, &context).await;
+            if !reached {
+                break;
+            }
+            points += 1;
+        }
+    }
+    println!("{points} points");
+    assert!(points > 100, "{points} points are not every operation");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sweep_may_fail_at_every_operation() {
+    let prepared = prepared().await;
+    let store = CountingStore::over(prepared.store.fork());
+    settle(&Compactor::new(config(), open(&store).await)).await;
+    let compacted = store.inner.fork();
+    for fault in FAULTS {
+        for number in 0.. {
+            let store = CountingStore::over(compacted.fork());
+            let compactor = Compactor::new(config(), open(&store).await);
+            store.fail(number, fault);
+            compactor.sweep(LATER_UNIX_MS + 86_400_000, &CancellationToken::new()).await;
+            let reached = store.operations() > number;
+            store.heal();
+            let context = format!("{fault:?} at operation {number}");
+            nothing_is_missing(&store, &prepared, &context).await;
+            all_is_done(&store, &prepared, &context).await;
+            if !reached {
+                break;
+            }
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Deleting the files of blocks that no table has.
+//!
+//! A file goes if its block is not in the table's newest snapshot and either was removed from it long enough ago
+//! that no reader works on an older snapshot, or never was in it and is so old that nobody is still about to commit
+//! it. Only names that we give are looked at. The listing is made first and the snapshot is read after it: what a
+//! commit in between adds is seen.
+
+use std::collections::HashSet;
+
+use futures::{StreamExt, TryStreamExt};
+use model::TenantId;
+use object_store::{Error, ObjectStore, path::Path};
+use ulid::Ulid;
+
+use crate::{
+    error::{Result, StorageError},
+    storage::Storage,
+};
+
+/// Files that one sweep of a table deletes at the most; the next goes on.
+const FILES_MAX: usize = 100_000;
+
+/// How long files are left alone, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SweepAges {
+    /// After the commit that removed their block: longer than any query takes and any reader is behind.
+    pub removed_ms: u64,
+    /// Since they were written, if no commit that is still known named them: longer than any writer takes from
+    /// its upload to its commit.
+    pub orphan_ms: u64,
+}
+
+/// What a sweep deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    pub files: u64,
+    pub bytes: u64,
+}
+
+impl Storage {
+    /// Deletes the files of a tenant that no reader can need at `now_unix_ms`. LISTs the whole table: one request per
+    /// 1,000 files.
+    pub async fn sweep(&self, tenant: &TenantId, ages: SweepAges, now_unix_ms: u64) -> Result<Swept> {
+        let keys = self.table_keys(tenant);
+        let root = keys.root().clone();
+        let before = |age_ms: u64| i64::try_from(now_unix_ms.saturating_sub(age_ms)).unwrap_or(i64::MAX);
+        let (removed_before, orphan_before) = (before(ages.removed_ms), before(ages.orphan_ms));
+
+        let store = self.object_store();
+        let mut files: Vec<(Ulid, Path, u64, i64)> = Vec::new();
+        let mut listing = store.list(Some(&root));
+        while let Some(file) = listing.try_next().await.map_err(|e| StorageError::store("list", &root, e))? {
+            let Some(block) = keys.block_of(&file.location) else { continue };
+            files.push((block, file.location, file.size, file.last_modified.timestamp_millis()));
+        }
+        let snapshot = self.table(tenant).await?.refresh().await?;
+        let alive: HashSet<Ulid> = snapshot.blocks.iter().map(|block| block.id).collect();
+        let foreign: HashSet<Path> = snapshot.foreign_files.iter().map(|path| keys.data(path)).collect();
+        let removed = snapshot.removed_unix_ms();
+        files.retain(|(block, location, _, modified)| {
+            let old = match removed.get(block) {
+                Some(removed) => *removed < removed_before,
+                None => *modified < orphan_before,
+            };
+            old && !alive.contains(block) && !foreign.contains(location)
+        });
+        files.truncate(FILES_MAX);
+
+        let mut swept = Swept::default();
+        let sizes: std::collections::HashMap<Path, u64> = files.iter().map(|file| (file.1.clone(), file.2)).collect();
+        let locations = futures::stream::iter(files.into_iter().map(|file| Ok(file.1))).boxed();
+        let mut deleted = store.delete_stream(locations);
+        let mut failed = None;
+        while let Some(result) = deleted.next().await {
+            match result {
+                Ok(location) => {
+                    swept.files += 1;
+                    swept.bytes += sizes.get(&location).copied().unwrap_or(0);
+                }
+                // Another sweep was there first.
+                Err(Error::NotFound { .. }) => {}
+                Err(e) => failed = Some(e),
+            }
+        }
+        self.metrics().files_swept.add(swept.files);
+        self.metrics().files_swept_bytes.add(swept.bytes);
+        match failed {
+            Some(e) => Err(StorageError::store("delete files of", &root, e)),
+            None => Ok(swept),
+        }
+    }
+}
