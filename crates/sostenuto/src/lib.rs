@@ -11,5 +11,7 @@ pub mod demo;
 pub mod inspect;
 mod logging;
 mod observe;
+mod receive;
 pub mod serve;
 pub mod show;
+mod sockets;

@@ -8,6 +8,7 @@ mod duration;
 mod expand;
 mod invalid;
 mod load;
+mod receivers;
 mod size;
 mod storage;
 
@@ -16,11 +17,12 @@ use std::net::SocketAddr;
 use api::ApiConfig;
 use ingester::IngesterConfig;
 use query::EngineConfig;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
 pub use duration::{DurationError, GoDuration};
 pub use invalid::Invalid;
 pub use load::{LoadError, environment};
+pub use receivers::{Receivers, keys};
 pub use size::{Size, SizeError};
 pub use storage::{Local, Storage, Wal, directory};
 
@@ -93,77 +95,12 @@ impl Default for Distributor {
         let ingester = IngesterConfig::default();
         Self {
             receivers: Receivers::default(),
-            retry_after_on_resource_exhausted: GoDuration(receivers::Config::default().retry_after),
+            retry_after_on_resource_exhausted: GoDuration(::receivers::Config::default().retry_after),
             max_attribute_bytes: Size(ingester.attribute_value_bytes_max as u64),
             max_attributes_per_span: ingester.attributes_per_span_max,
             max_events_per_span: ingester.events_per_span_max,
             max_links_per_span: ingester.links_per_span_max,
         }
-    }
-}
-
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Receivers {
-    pub otlp: Otlp,
-}
-
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Otlp {
-    pub protocols: OtlpProtocols,
-}
-
-/// As in a Collector: without this section both are on; with it, those it names.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct OtlpProtocols {
-    #[serde(default, deserialize_with = "on_when_named", skip_serializing_if = "Option::is_none")]
-    pub grpc: Option<OtlpGrpc>,
-    #[serde(default, deserialize_with = "on_when_named", skip_serializing_if = "Option::is_none")]
-    pub http: Option<OtlpHttp>,
-}
-
-impl Default for OtlpProtocols {
-    fn default() -> Self {
-        Self { grpc: Some(OtlpGrpc::default()), http: Some(OtlpHttp::default()) }
-    }
-}
-
-/// `grpc:` with nothing behind it switches the protocol on with its defaults.
-fn on_when_named<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(d: D) -> Result<Option<T>, D::Error> {
-    Ok(Some(Option::<T>::deserialize(d)?.unwrap_or_default()))
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct OtlpGrpc {
-    /// `host:port`.
-    pub endpoint: String,
-    /// The largest request after decompression.
-    pub max_recv_msg_size_mib: u64,
-}
-
-impl Default for OtlpGrpc {
-    fn default() -> Self {
-        let request_bytes_max = receivers::Config::default().request_bytes_max as u64;
-        Self { endpoint: "127.0.0.1:4317".to_owned(), max_recv_msg_size_mib: request_bytes_max >> 20 }
-    }
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct OtlpHttp {
-    /// `host:port`.
-    pub endpoint: String,
-    /// The largest request body after decompression.
-    pub max_request_body_size: Size,
-}
-
-impl Default for OtlpHttp {
-    fn default() -> Self {
-        let request_bytes_max = receivers::Config::default().request_bytes_max as u64;
-        Self { endpoint: "127.0.0.1:4318".to_owned(), max_request_body_size: Size(request_bytes_max) }
     }
 }
 
@@ -351,13 +288,7 @@ impl Config {
     /// Makes every listener listen on `host`, keeping its port.
     pub fn listen_on(&mut self, host: &str) {
         self.server.http_listen_address = host.to_owned();
-        let protocols = &mut self.distributor.receivers.otlp.protocols;
-        let endpoints =
-            [protocols.grpc.as_mut().map(|p| &mut p.endpoint), protocols.http.as_mut().map(|p| &mut p.endpoint)];
-        for endpoint in endpoints.into_iter().flatten() {
-            let port = endpoint.rsplit_once(':').map_or("", |(_, port)| port);
-            *endpoint = host_and_port(host, port);
-        }
+        self.distributor.receivers.listen_on(host);
     }
 
     /// `host:port` of the API.

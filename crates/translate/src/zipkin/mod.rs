@@ -82,9 +82,9 @@ pub enum Format {
 /// The OTLP request that holds the spans of a body. A span without a timestamp gets that of its first annotation, or
 /// else `received_unix_nano`.
 pub fn request(format: Format, body: &[u8], received_unix_nano: u64) -> Result<Vec<u8>, TranslateError> {
-    let mut writer = RequestWriter::default();
+    let mut writer = RequestWriter::of_body(body);
     read(format, body, &mut |span| to_otlp::push(span, received_unix_nano, &mut writer))?;
-    Ok(writer.finish())
+    writer.finish()
 }
 
 /// Hands over the spans of a body, one by one.
