@@ -7,7 +7,7 @@
 use std::{sync::Arc, time::Instant};
 
 use anyhow::Context;
-use api::{ApiState, Failure, Flush, Flushed, Readiness, ReadyState, StatusPages};
+use api::{Api, ApiState, Failure, Flush, Flushed, Readiness, ReadyState, StatusPages};
 use distributor::Distributor;
 use ingester::{FlushReport, Ingester};
 use query::Engine;
@@ -46,8 +46,12 @@ pub async fn run(config: Config) -> anyhow::Result<bool> {
     let (receivers, queries) = (CancellationToken::new(), CancellationToken::new());
     let mut receiving = JoinSet::new();
     let mut answering = JoinSet::new();
-    answering.spawn(api::serve(sockets.api, state, queries.clone()));
-    receive::start(&config, sockets.receivers, &distributor, &datagrams, &receivers, &mut receiving);
+    let api = Api::new(state);
+    answering.spawn(api.serve(sockets.api, queries.clone()));
+    if let Some(socket) = sockets.jaeger_query {
+        answering.spawn(api.serve_jaeger(socket, queries.clone()));
+    }
+    receive::start(&config, sockets.receivers, &api, &distributor, &datagrams, &receivers, &mut receiving);
     readiness.set(ReadyState::Ready);
     announce(&config, &addresses, ingester.replayed().spans);
 
@@ -199,10 +203,11 @@ fn announce(config: &Config, addresses: &Addresses, replayed: u64) {
     let blocks = config.storage.describe();
     let log = directory(&config.storage.wal_path());
     if config.log.format == LogFormat::Json {
-        let Addresses { api, receivers } = addresses;
+        let Addresses { api, jaeger_query, receivers } = addresses;
         let text = |address: Option<std::net::SocketAddr>| address.map(|address| address.to_string());
         tracing::info!(
             %api,
+            jaeger_query = text(*jaeger_query),
             otlp_grpc = text(receivers.otlp_grpc),
             otlp_http = text(receivers.otlp_http),
             zipkin = text(receivers.zipkin),
@@ -222,6 +227,9 @@ fn announce(config: &Config, addresses: &Addresses, replayed: u64) {
         println!("  {name:<9}  {address}");
     }
     println!("  API        http://{}  (HTTP and gRPC)", reachable(addresses.api));
+    if let Some(address) = addresses.jaeger_query {
+        println!("  Jaeger API http://{}", reachable(address));
+    }
     println!("  Blocks     {blocks}");
     match replayed {
         0 => println!("  Log        {log}"),

@@ -6,10 +6,12 @@ use tokio::net::{TcpListener, UdpSocket};
 
 use crate::config::{Config, keys};
 
+const JAEGER_QUERY_KEY: &str = "server.jaeger_query_endpoint";
 const API_KEY: &str = "server.http_listen_port";
 
 pub struct Sockets {
     pub api: TcpListener,
+    pub jaeger_query: Option<TcpListener>,
     pub receivers: ReceiverSockets,
 }
 
@@ -27,6 +29,7 @@ pub struct ReceiverSockets {
 /// Where they ended up: a port 0 was chosen by the system.
 pub struct Addresses {
     pub api: SocketAddr,
+    pub jaeger_query: Option<SocketAddr>,
     pub receivers: ReceiverAddresses,
 }
 
@@ -62,7 +65,11 @@ impl Sockets {
             jaeger_thrift_compact: udp(keys::JAEGER_THRIFT_COMPACT).await?,
             jaeger_thrift_binary: udp(keys::JAEGER_THRIFT_BINARY).await?,
         };
-        Ok(Self { api: bind(&config.api_endpoint(), API_KEY).await?, receivers })
+        let jaeger_query = match config.jaeger_query_endpoint() {
+            Some(endpoint) => Some(bind(&endpoint, JAEGER_QUERY_KEY).await?),
+            None => None,
+        };
+        Ok(Self { api: bind(&config.api_endpoint(), API_KEY).await?, jaeger_query, receivers })
     }
 
     pub fn addresses(&self) -> io::Result<Addresses> {
@@ -78,7 +85,7 @@ impl Sockets {
             jaeger_thrift_compact: udp(&sockets.jaeger_thrift_compact)?,
             jaeger_thrift_binary: udp(&sockets.jaeger_thrift_binary)?,
         };
-        Ok(Addresses { api: self.api.local_addr()?, receivers })
+        Ok(Addresses { api: self.api.local_addr()?, jaeger_query: tcp(&self.jaeger_query)?, receivers })
     }
 }
 

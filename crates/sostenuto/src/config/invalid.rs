@@ -43,7 +43,8 @@ impl Config {
             _ => {}
         }
         let endpoints = self.distributor.receivers.endpoints();
-        for (key, endpoint) in endpoints {
+        let queries = self.server.jaeger_query_endpoint.as_ref().filter(|endpoint| !endpoint.is_empty());
+        for (key, endpoint) in endpoints.into_iter().chain([("server.jaeger_query_endpoint", queries)]) {
             let Some(endpoint) = endpoint else { continue };
             if endpoint
                 .rsplit_once(':')

@@ -58,6 +58,10 @@ pub struct Server {
     pub http_listen_address: String,
     /// HTTP and gRPC on one port.
     pub http_listen_port: u16,
+    /// `host:port` of Jaeger's query API alone. Without it, port 16686 beside the API where a Jaeger receiver is on;
+    /// empty is off.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jaeger_query_endpoint: Option<String>,
     /// Connections that may be open at the same time on each port.
     pub http_server_conn_limit: usize,
     /// How long running requests may take at shutdown before their connections are cut.
@@ -70,6 +74,7 @@ impl Default for Server {
         Self {
             http_listen_address: "127.0.0.1".to_owned(),
             http_listen_port: 3200,
+            jaeger_query_endpoint: None,
             http_server_conn_limit: api.connections_max,
             graceful_shutdown_timeout: GoDuration(api.drain_timeout),
         }
@@ -288,13 +293,33 @@ impl Config {
     /// Makes every listener listen on `host`, keeping its port.
     pub fn listen_on(&mut self, host: &str) {
         self.server.http_listen_address = host.to_owned();
+        if let Some(endpoint) = &mut self.server.jaeger_query_endpoint
+            && !endpoint.is_empty()
+        {
+            *endpoint = with_host(host, endpoint);
+        }
         self.distributor.receivers.listen_on(host);
+    }
+
+    /// `host:port` of Jaeger's query API, where it has a port of its own.
+    pub fn jaeger_query_endpoint(&self) -> Option<String> {
+        match &self.server.jaeger_query_endpoint {
+            Some(endpoint) => Some(endpoint.clone()).filter(|endpoint| !endpoint.is_empty()),
+            None if self.distributor.receivers.jaeger.is_off() => None,
+            None => Some(host_and_port(&self.server.http_listen_address, "16686")),
+        }
     }
 
     /// `host:port` of the API.
     pub fn api_endpoint(&self) -> String {
         host_and_port(&self.server.http_listen_address, &self.server.http_listen_port.to_string())
     }
+}
+
+/// An endpoint on another host, with its port.
+fn with_host(host: &str, endpoint: &str) -> String {
+    let port = endpoint.rsplit_once(':').map_or("", |(_, port)| port);
+    host_and_port(host, port)
 }
 
 fn host_and_port(host: &str, port: &str) -> String {

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{Size, host_and_port};
+use super::{Size, with_host};
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -182,8 +182,7 @@ impl Receivers {
             jaeger.thrift_binary.as_mut().map(|r| &mut r.endpoint),
         ];
         for endpoint in endpoints.into_iter().flatten() {
-            let port = endpoint.rsplit_once(':').map_or("", |(_, port)| port);
-            *endpoint = host_and_port(host, port);
+            *endpoint = with_host(host, endpoint);
         }
     }
 }

@@ -17,6 +17,7 @@ use model::{SpanId, TraceId};
 
 use crate::{TranslateError, request::RequestWriter};
 
+pub use addresses::REMOTE_NAMES;
 pub use from_otlp::spans;
 pub use json::write as write_json;
 pub use protobuf::write as write_protobuf;

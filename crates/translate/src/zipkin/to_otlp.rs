@@ -75,7 +75,7 @@ fn convert(span: Span, received_unix_nano: u64) -> (InstrumentationScope, otlp::
     let peer = span.remote_endpoint.service_name;
     let named = out.attributes.iter().any(|a| {
         a.key == addresses::PEER_SERVICE
-            || addresses::PEER_NAMES.contains(&a.key.as_str()) && crate::attributes::as_text(a) == Some(&peer)
+            || addresses::REMOTE_NAMES.contains(&a.key.as_str()) && crate::attributes::as_text(a) == Some(&peer)
     });
     if !peer.is_empty() && !named {
         out.attributes.push(text(addresses::PEER_SERVICE, peer));
