@@ -1,6 +1,6 @@
-//! The Tempo API, HTTP and gRPC on one port, and the server's own pages.
+//! The Tempo API, HTTP and gRPC on one port, the query APIs of Jaeger and Zipkin, and the server's own pages.
 //!
-//! Only this crate knows how Tempo's clients write their questions: parameters, headers, codes, forms of answers.
+//! Only this crate knows how the clients of these write their questions: parameters, headers, codes, forms of answers.
 //! What is asked becomes a `query` request; the engine answers with Tempo's messages. Every request is bounded:
 //! its size, its time, how many run at once.
 
@@ -10,6 +10,7 @@ mod admin;
 mod ask;
 mod config;
 mod failure;
+mod foreign;
 mod gate;
 mod grpc;
 mod llm;
@@ -34,6 +35,6 @@ pub use config::{ApiConfig, QueryLimits};
 pub use failure::Failure;
 pub use metrics::{BuildInfo, Metrics};
 pub use prometheus_client;
-pub use server::serve;
+pub use server::{Api, serve};
 pub use state::{ApiState, Readiness, ReadyState};
 pub use status::StatusPages;

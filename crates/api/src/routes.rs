@@ -1,8 +1,9 @@
 //! Paths, and what answers each.
 
 use crate::{
-    ApiState, Failure, Readiness, admin, grpc,
-    observe,
+    Failure, Readiness, admin,
+    foreign::{jaeger, zipkin},
+    grpc, observe,
     state::Shared,
     status, tempo,
 };
@@ -14,6 +15,7 @@ use axum::{
     routing::{get, post},
 };
 use http::{StatusCode, header};
+use std::sync::Arc;
 use tower_http::{
     catch_panic::CatchPanicLayer,
     compression::{CompressionLayer, CompressionLevel},
@@ -35,15 +37,16 @@ const API_PATHS: [&str; 11] = [
     "/api/status/buildinfo",
 ];
 
+/// Where the query APIs of others begin.
+const JAEGER: &str = "/jaeger";
+const ZIPKIN: &str = "/zipkin";
+
 /// The paths that never have a prefix.
 const OWN_PATHS: [&str; 4] = ["/ready", "/metrics", "/status", "/status/{version|services|endpoints|config|backend}"];
 
 /// The whole API, HTTP and gRPC. `health` is served as gRPC's health service.
-pub(crate) fn router(state: ApiState, health: grpc::Health) -> Router {
-    let metrics = state.metrics.clone();
-    let prefix = prefix(&state.config.http_api_prefix);
-    let body_limit = RequestBodyLimitLayer::new(state.config.request_bytes_max);
-    let shared = Shared::new(state);
+pub(crate) fn router(shared: Arc<Shared>, health: grpc::Health) -> Router {
+    let prefix = prefix(&shared.state.config.http_api_prefix);
 
     let api = Router::new()
         .route("/api/traces/{id}", get(tempo::trace_v1))
@@ -57,7 +60,9 @@ pub(crate) fn router(state: ApiState, health: grpc::Health) -> Router {
         .route("/api/metrics/query_range", get(tempo::metrics_range))
         .route("/api/metrics/query", get(tempo::metrics_instant))
         .route("/api/echo", get(status::echo))
-        .route("/api/status/buildinfo", get(status::buildinfo));
+        .route("/api/status/buildinfo", get(status::buildinfo))
+        .nest(JAEGER, jaeger::routes())
+        .nest(ZIPKIN, zipkin::routes());
     let api = if prefix.is_empty() { api } else { Router::new().nest(&prefix, api) };
 
     let http = api
@@ -66,14 +71,33 @@ pub(crate) fn router(state: ApiState, health: grpc::Health) -> Router {
         .route("/flush", post(admin::flush))
         .route("/status", get(status::status))
         .route("/status/{page}", get(status::status_page))
-        .layer(CompressionLayer::new().no_br().no_deflate().no_zstd().quality(CompressionLevel::Fastest))
-        .layer(body_limit)
         .with_state(shared.clone());
+    observed(&shared, bounded(&shared, http).merge(grpc::router(shared.clone(), health)))
+}
 
-    http.merge(grpc::router(shared, health))
+/// Jaeger's query API alone, as on its own port.
+pub(crate) fn jaeger_router(shared: &Arc<Shared>) -> Router {
+    observed(shared, bounded(shared, jaeger::routes().with_state(shared.clone())))
+}
+
+/// Zipkin's query API alone, as on its own port, with Zipkin's own paths too.
+pub(crate) fn zipkin_router(shared: &Arc<Shared>) -> Router {
+    let routes = zipkin::routes().route("/health", get(zipkin::health)).with_state(shared.clone());
+    let routes = Router::new().nest(ZIPKIN, zipkin::routes().with_state(shared.clone())).merge(routes);
+    observed(shared, bounded(shared, routes))
+}
+
+fn bounded(shared: &Shared, router: Router) -> Router {
+    router
+        .layer(CompressionLayer::new().no_br().no_deflate().no_zstd().quality(CompressionLevel::Fastest))
+        .layer(RequestBodyLimitLayer::new(shared.state.config.request_bytes_max))
+}
+
+fn observed(shared: &Shared, router: Router) -> Router {
+    router
         .fallback(not_found)
         .layer(CatchPanicLayer::custom(panicked))
-        .layer(middleware::from_fn_with_state(metrics, observe::observe))
+        .layer(middleware::from_fn_with_state(shared.state.metrics.clone(), observe::observe))
 }
 
 /// Without a slash at the end, with one at the start, or empty.
@@ -88,9 +112,12 @@ fn prefix(configured: &str) -> String {
 pub(crate) fn endpoints(configured_prefix: &str) -> String {
     let prefix = prefix(configured_prefix);
     let api = API_PATHS.iter().map(|path| format!("GET  {prefix}{path}\n"));
+    let foreign = [(JAEGER, jaeger::PATHS.as_slice()), (ZIPKIN, zipkin::PATHS.as_slice())];
+    let foreign = foreign.into_iter().flat_map(|(below, paths)| paths.iter().map(move |path| (below, path)));
+    let foreign: String = foreign.map(|(below, path)| format!("GET  {prefix}{below}{path}\n")).collect();
     let own = OWN_PATHS.iter().map(|path| format!("GET  {path}\n"));
     let rpc = grpc::METHODS.iter().map(|path| format!("gRPC {path}\n"));
-    api.chain(own).chain(["POST /flush\n".to_owned()]).chain(rpc).collect()
+    api.chain([foreign]).chain(own).chain(["POST /flush\n".to_owned()]).chain(rpc).collect()
 }
 
 async fn not_found(request: Request) -> Response {

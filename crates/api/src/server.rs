@@ -3,7 +3,7 @@
 //! Every wait has an end: for the first request of a connection, for a request's head, for an HTTP/2 peer's sign
 //! of life, and for running requests at shutdown.
 
-use crate::{ApiState, grpc, routes};
+use crate::{ApiState, grpc, routes, state::Shared};
 use axum::{Router, extract::Request};
 use futures::future::BoxFuture;
 use hyper::body::Incoming;
@@ -43,24 +43,51 @@ const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// After the system refused a connection, for want of file handles say.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves until `shutdown` is cancelled, then takes no new connection and waits for running requests as long as
-/// `drain_timeout` says. Returns the number of connections that had to be cut.
-pub fn serve(listener: TcpListener, state: ApiState, shutdown: CancellationToken) -> BoxFuture<'static, io::Result<usize>> {
-    Box::pin(run(listener, state, shutdown))
+/// The query APIs over one engine, which share their bounds whatever port they are asked on.
+#[derive(Clone)]
+pub struct Api(Arc<Shared>);
+
+impl Api {
+    pub fn new(state: ApiState) -> Self {
+        Self(Shared::new(state))
+    }
+
+    /// Serves everything until `shutdown` is cancelled, then takes no new connection and waits for running requests as
+    /// long as `drain_timeout` says. Returns the number of connections that had to be cut.
+    pub fn serve(&self, listener: TcpListener, shutdown: CancellationToken) -> BoxFuture<'static, io::Result<usize>> {
+        let shared = Arc::clone(&self.0);
+        Box::pin(async move {
+            let (reporter, _) = tonic_health::server::health_reporter();
+            let health = grpc::Health::new(tonic_health::server::HealthService::from_health_reporter(reporter.clone()));
+            let mut health_follower = JoinSet::new();
+            health_follower.spawn(routes::follow(shared.state.readiness.clone(), reporter));
+            run(listener, routes::router(Arc::clone(&shared), health), &shared, shutdown).await
+        })
+    }
+
+    /// Serves Jaeger's query API alone, otherwise as [`Api::serve`].
+    pub fn serve_jaeger(&self, listener: TcpListener, shutdown: CancellationToken) -> BoxFuture<'static, io::Result<usize>> {
+        let shared = Arc::clone(&self.0);
+        Box::pin(async move { run(listener, routes::jaeger_router(&shared), &shared, shutdown).await })
+    }
+
+    /// Zipkin's query API alone, for a port that is served elsewhere.
+    pub fn zipkin(&self) -> Router {
+        routes::zipkin_router(&self.0)
+    }
 }
 
-async fn run(listener: TcpListener, state: ApiState, shutdown: CancellationToken) -> io::Result<usize> {
-    let (reporter, _) = tonic_health::server::health_reporter();
-    let health = grpc::Health::new(tonic_health::server::HealthService::from_health_reporter(reporter.clone()));
-    let readiness = state.readiness.clone();
-    let drain_timeout = state.config.drain_timeout;
-    let permits = Arc::new(Semaphore::new(state.config.connections_max));
-    let router = routes::router(state, health);
+/// Serves everything on one port: see [`Api::serve`].
+pub fn serve(listener: TcpListener, state: ApiState, shutdown: CancellationToken) -> BoxFuture<'static, io::Result<usize>> {
+    Api::new(state).serve(listener, shutdown)
+}
+
+async fn run(listener: TcpListener, router: Router, shared: &Shared, shutdown: CancellationToken) -> io::Result<usize> {
+    let drain_timeout = shared.state.config.drain_timeout;
+    let permits = Arc::new(Semaphore::new(shared.state.config.connections_max));
 
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
-    let mut health_follower = JoinSet::new();
-    health_follower.spawn(routes::follow(readiness, reporter));
 
     while let Some((stream, permit)) = accept(&listener, &permits, &mut connections, &shutdown).await {
         connections.spawn(converse(stream, permit, router.clone(), graceful.watcher()));

@@ -103,17 +103,27 @@ impl Engine {
 
     /// The whole trace, from wherever its spans are; an empty one if there is none.
     pub fn trace_by_id<'a>(&'a self, tenants: &'a [TenantId], request: TraceRequest) -> Answer<'a, tempopb::TraceByIdResponse> {
-        Box::pin(self.whole_trace(tenants, request))
+        Box::pin(self.whole_trace(tenants, request, shared_ids::separate))
     }
 
-    async fn whole_trace(&self, tenants: &[TenantId], request: TraceRequest) -> Result<tempopb::TraceByIdResponse, QueryError> {
+    /// As [`Engine::trace_by_id`], but the two sides of a call that share an id keep it.
+    pub fn trace_as_received<'a>(&'a self, tenants: &'a [TenantId], request: TraceRequest) -> Answer<'a, tempopb::TraceByIdResponse> {
+        Box::pin(self.whole_trace(tenants, request, |_| ()))
+    }
+
+    async fn whole_trace(
+        &self,
+        tenants: &[TenantId],
+        request: TraceRequest,
+        finish: fn(&mut TracesData),
+    ) -> Result<tempopb::TraceByIdResponse, QueryError> {
         let reads = self.reads();
         let batches = self.despite_broken_blocks(&reads, || self.rows_of_trace(tenants, &request, &reads)).await?;
         let trace = match batches.is_empty() {
             true => TracesData::default(),
             false => {
                 let mut trace = block::rebuild::traces(&batches).map_err(QueryError::internal)?;
-                shared_ids::separate(&mut trace);
+                finish(&mut trace);
                 trace
             }
         };

@@ -1,4 +1,4 @@
-//! OTLP/gRPC: `TraceService/Export`, one message in, one message out.
+//! OTLP's `TraceService/Export` and Jaeger's `CollectorService/PostSpans`: one message in, one message out.
 //!
 //! The gRPC framing is read here and not by a generated server, for three reasons: the message stays raw bytes, size
 //! and memory are bounded as over HTTP, and each fault gets the code that makes an OTLP client do the right thing.
@@ -6,29 +6,54 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use distributor::PushOutcome;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use prost::Message;
 use tonic::Code;
+use translate::TranslateError;
 
 use crate::{
     Receiver,
     http::export_response,
     inflate::{ENCODINGS, Encoding},
     refusal::Refusal,
-    serve::ResponseBody,
+    serve::{ResponseBody, full},
     tenancy,
 };
 
-const EXPORT_PATH: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
+/// A method that takes spans.
+pub(crate) struct TakesSpans {
+    path: &'static str,
+    /// From its message to OTLP's.
+    translate: Option<fn(&[u8]) -> Result<Vec<u8>, TranslateError>>,
+    /// The message of its answer.
+    answer: fn(&PushOutcome) -> Vec<u8>,
+}
+
+pub(crate) const EXPORT: TakesSpans = TakesSpans {
+    path: "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+    translate: None,
+    answer: |outcome| export_response(outcome).encode_to_vec(),
+};
+
+/// Its answer has no fields: what was refused of a batch is only counted.
+pub(crate) const POST_SPANS: TakesSpans = TakesSpans {
+    path: "/jaeger.api_v2.CollectorService/PostSpans",
+    translate: Some(translate::jaeger::request_of_post_spans),
+    answer: |_| vec![],
+};
+
 const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/grpc");
 /// Of a message: one byte whether it is compressed, four its length.
 const PREFIX_BYTES: usize = 5;
 
 impl Receiver {
-    pub(crate) async fn answer_grpc(&self, request: Request<Incoming>) -> Response<ResponseBody> {
+    pub(crate) async fn answer_grpc(&self, request: Request<Incoming>, method: &TakesSpans) -> Response<ResponseBody> {
         match is_grpc(request.headers()) {
-            true => self.export_grpc(request).await.map_or_else(|refusal| refused_grpc(&refusal), accepted),
+            true => match self.take_grpc(request, method).await {
+                Ok(outcome) => accepted(&(method.answer)(&outcome)),
+                Err(refusal) => refused_grpc(&refusal),
+            },
             false => {
                 let mut response = Response::new(ResponseBody::default());
                 *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
@@ -37,10 +62,10 @@ impl Receiver {
         }
     }
 
-    async fn export_grpc(&self, request: Request<Incoming>) -> Result<PushOutcome, Refusal> {
+    async fn take_grpc(&self, request: Request<Incoming>, method: &TakesSpans) -> Result<PushOutcome, Refusal> {
         let (head, body) = request.into_parts();
-        if head.method != Method::POST || head.uri.path() != EXPORT_PATH {
-            let message = format!("{} is not served here; this is {EXPORT_PATH}", head.uri.path());
+        if head.method != Method::POST || head.uri.path() != method.path {
+            let message = format!("{} is not served here; this is {}", head.uri.path(), method.path);
             return Err(Refusal::new(StatusCode::NOT_FOUND, Code::Unimplemented, message));
         }
         let tenant = tenancy::tenant(&head.headers, self.config.multitenancy)?;
@@ -55,8 +80,12 @@ impl Receiver {
             }
             (true, encoding) => encoding,
         };
-        let (message, _lease) = self.inflate(message, encoding, lease).await?;
+        let (message, lease) = self.inflate(message, encoding, lease).await?;
+        if let Some(translate) = method.translate {
+            return self.push_translated(&tenant, message, lease, move |message| translate(&message)).await;
+        }
         let pushed = self.distributor.push(&tenant, message).await;
+        drop(lease);
         pushed.map_err(|error| Refusal::of_push(error, self.config.retry_after))
     }
 }
@@ -89,21 +118,19 @@ fn single_message(mut body: Bytes) -> Result<(bool, Bytes), Refusal> {
         return Err(Refusal::invalid(format!("the message ends after {} of {length} bytes", rest.len())));
     }
     if rest.len() > length {
-        return Err(Refusal::invalid("the call has more than one message; Export takes one"));
+        return Err(Refusal::invalid("the call has more than one message; one is taken"));
     }
     Ok((compressed, body.split_off(PREFIX_BYTES)))
 }
 
-fn accepted(outcome: PushOutcome) -> Response<ResponseBody> {
-    let message = export_response(&outcome);
-    let length = message.encoded_len();
-    let mut frame = BytesMut::with_capacity(PREFIX_BYTES + length);
+fn accepted(message: &[u8]) -> Response<ResponseBody> {
+    let mut frame = BytesMut::with_capacity(PREFIX_BYTES + message.len());
     frame.put_u8(0);
-    frame.put_u32(u32::try_from(length).expect("an answer is a few hundred bytes"));
-    message.encode(&mut frame).expect("the buffer grows as needed");
+    frame.put_u32(u32::try_from(message.len()).expect("an answer is a few hundred bytes"));
+    frame.put_slice(message);
     let mut trailers = HeaderMap::new();
     trailers.insert("grpc-status", HeaderValue::from_static("0"));
-    let body = Full::new(frame.freeze()).with_trailers(std::future::ready(Some(Ok(trailers))));
+    let body = full(frame.into()).with_trailers(std::future::ready(Some(Ok(trailers))));
     let mut response = Response::new(ResponseBody::new(body));
     response.headers_mut().insert(header::CONTENT_TYPE, CONTENT_TYPE);
     response

@@ -3,7 +3,6 @@
 use bytes::Bytes;
 use distributor::PushOutcome;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
-use http_body_util::Full;
 use hyper::body::Incoming;
 use model::TenantId;
 use prost::Message;
@@ -19,7 +18,7 @@ use crate::{
     budget::Lease,
     inflate::{ENCODINGS, Encoding},
     refusal::Refusal,
-    serve::ResponseBody,
+    serve::{ResponseBody, full},
     tenancy,
 };
 
@@ -109,7 +108,7 @@ pub(crate) fn export_response(outcome: &PushOutcome) -> ExportTraceServiceRespon
     ExportTraceServiceResponse { partial_success }
 }
 
-fn content_encoding(headers: &HeaderMap) -> Result<Encoding, Refusal> {
+pub(crate) fn content_encoding(headers: &HeaderMap) -> Result<Encoding, Refusal> {
     let mut values = headers.get_all(header::CONTENT_ENCODING).iter();
     let Some(value) = values.next() else { return Ok(Encoding::Identity) };
     let encoding = value.to_str().ok().and_then(Encoding::parse).filter(|_| values.next().is_none());
@@ -174,7 +173,7 @@ pub(crate) fn refused_http(refusal: &Refusal) -> Response<ResponseBody> {
 }
 
 fn respond(status: StatusCode, format: Format, body: Vec<u8>) -> Response<ResponseBody> {
-    let mut response = Response::new(ResponseBody::new(Full::from(body)));
+    let mut response = Response::new(full(body));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, format.content_type());
     response

@@ -1,10 +1,10 @@
-//! Foreign protocols in: OTLP over gRPC and HTTP.
+//! Protocols in: OTLP over gRPC and HTTP, Zipkin over HTTP, Jaeger over gRPC, HTTP and UDP.
 //!
-//! One file per thought: `serve` (sockets, connections, drain), `grpc` and `http` (one protocol each), and what both
-//! share: `body` (reading under a limit), `inflate`, `tenancy`, `budget` (memory of all requests together), and
-//! `refusal`, the one table of answers.
+//! One file per thought: `serve` (sockets, connections, drain), `grpc`, `http`, `zipkin`, `jaeger` and `udp` (one
+//! transport each), and what they share: `body` (reading under a limit), `inflate`, `tenancy`, `budget` (memory of all
+//! requests together), `foreign` (formats other than OTLP), and `refusal`, the one table of answers.
 //!
-//! - A request is handed on as its protobuf bytes; nothing here decodes spans, except OTLP/JSON into protobuf.
+//! - A request is handed on as OTLP's protobuf bytes. Those that come so are not decoded; the others are translated.
 //! - Whatever a request holds costs that request, never the connection's other requests or the process.
 //! - Size is bounded before and after decompression, and together over all requests of a receiver; every wait for a
 //!   client has an end.
@@ -12,22 +12,35 @@
 
 mod body;
 mod budget;
+mod foreign;
 mod grpc;
 mod http;
 mod inflate;
+mod jaeger;
 mod refusal;
 mod serve;
 mod tenancy;
+mod udp;
+mod zipkin;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use distributor::Distributor;
 use futures::future::BoxFuture;
-use tokio::net::TcpListener;
+use hyper::body::Incoming;
+use tokio::net::{TcpListener, UdpSocket};
 use tokio_util::sync::CancellationToken;
+
+pub use ::translate::jaeger::Protocol as AgentProtocol;
+pub use serve::ResponseBody;
+pub use udp::DatagramCounts;
 
 use budget::Budget;
 use serve::Protocol;
+
+/// Answers the requests of a port that are no deliveries of spans.
+pub type Elsewhere =
+    Arc<dyn Fn(::http::Request<Incoming>) -> BoxFuture<'static, ::http::Response<ResponseBody>> + Send + Sync>;
 
 /// One receiver. The defaults suit a public port.
 #[derive(Clone, Debug)]
@@ -70,11 +83,16 @@ struct Receiver {
     config: Config,
     distributor: Distributor,
     budget: Budget,
+    elsewhere: Option<Elsewhere>,
 }
 
 impl Receiver {
     fn new(config: Config, distributor: Distributor) -> Self {
-        Self { budget: Budget::new(config.requests_bytes_max), config, distributor }
+        Self { budget: Budget::new(config.requests_bytes_max), config, distributor, elsewhere: None }
+    }
+
+    fn beside(self, elsewhere: Option<Elsewhere>) -> Self {
+        Self { elsewhere, ..self }
     }
 }
 
@@ -86,7 +104,7 @@ pub fn serve_grpc(
     config: Config,
     shutdown: CancellationToken,
 ) -> BoxFuture<'static, usize> {
-    Box::pin(serve::serve(listener, Receiver::new(config, distributor), Protocol::Grpc, shutdown))
+    Box::pin(serve::serve(listener, Receiver::new(config, distributor), Protocol::OtlpGrpc, shutdown))
 }
 
 /// Serves OTLP/HTTP, otherwise as [`serve_grpc`].
@@ -96,5 +114,52 @@ pub fn serve_http(
     config: Config,
     shutdown: CancellationToken,
 ) -> BoxFuture<'static, usize> {
-    Box::pin(serve::serve(listener, Receiver::new(config, distributor), Protocol::Http, shutdown))
+    Box::pin(serve::serve(listener, Receiver::new(config, distributor), Protocol::OtlpHttp, shutdown))
+}
+
+/// Serves Zipkin's collector, otherwise as [`serve_grpc`]. What is not POST goes to `elsewhere`.
+pub fn serve_zipkin(
+    listener: TcpListener,
+    distributor: Distributor,
+    config: Config,
+    elsewhere: Option<Elsewhere>,
+    shutdown: CancellationToken,
+) -> BoxFuture<'static, usize> {
+    let receiver = Receiver::new(config, distributor).beside(elsewhere);
+    Box::pin(serve::serve(listener, receiver, Protocol::Zipkin, shutdown))
+}
+
+/// Serves Jaeger's collector over gRPC, otherwise as [`serve_grpc`].
+pub fn serve_jaeger_grpc(
+    listener: TcpListener,
+    distributor: Distributor,
+    config: Config,
+    shutdown: CancellationToken,
+) -> BoxFuture<'static, usize> {
+    Box::pin(serve::serve(listener, Receiver::new(config, distributor), Protocol::JaegerGrpc, shutdown))
+}
+
+/// Serves Jaeger's collector over HTTP, otherwise as [`serve_grpc`]. Other paths than its own go to `elsewhere`.
+pub fn serve_jaeger_thrift(
+    listener: TcpListener,
+    distributor: Distributor,
+    config: Config,
+    elsewhere: Option<Elsewhere>,
+    shutdown: CancellationToken,
+) -> BoxFuture<'static, usize> {
+    let receiver = Receiver::new(config, distributor).beside(elsewhere);
+    Box::pin(serve::serve(listener, receiver, Protocol::JaegerThrift, shutdown))
+}
+
+/// Serves one protocol of Jaeger's agent until `shutdown` is cancelled. All spans are those of the single tenant, so
+/// this is not for where there are several.
+pub fn serve_jaeger_agent(
+    socket: UdpSocket,
+    protocol: AgentProtocol,
+    distributor: Distributor,
+    config: Config,
+    counts: DatagramCounts,
+    shutdown: CancellationToken,
+) -> BoxFuture<'static, ()> {
+    Box::pin(udp::serve(socket, Receiver::new(config, distributor), protocol, counts, shutdown))
 }

@@ -5,6 +5,8 @@
 
 use std::{
     convert::Infallible,
+    error::Error,
+    fmt,
     panic::AssertUnwindSafe,
     sync::{
         Arc,
@@ -16,7 +18,7 @@ use std::{
 use bytes::Bytes;
 use futures::FutureExt;
 use http::{Request, Response};
-use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -32,7 +34,13 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{Receiver, grpc::refused_grpc, http::refused_http, refusal::Refusal};
+use crate::{
+    Receiver,
+    foreign::refused_text,
+    grpc::{self, refused_grpc},
+    http::refused_http,
+    refusal::Refusal,
+};
 
 const HEAD_BYTES_MAX: u32 = 64 << 10;
 const HTTP2_STREAMS_MAX: u32 = 256;
@@ -44,12 +52,32 @@ const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// After the system refused a connection, for want of file handles say.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-pub(crate) type ResponseBody = UnsyncBoxBody<Bytes, Infallible>;
+pub type ResponseBody = UnsyncBoxBody<Bytes, Box<dyn Error + Send + Sync>>;
+
+/// A body that is there as a whole.
+pub(crate) fn full(bytes: Vec<u8>) -> ResponseBody {
+    ResponseBody::new(Full::from(bytes).map_err(|never| match never {}))
+}
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Protocol {
-    Grpc,
-    Http,
+    OtlpGrpc,
+    OtlpHttp,
+    Zipkin,
+    JaegerGrpc,
+    JaegerThrift,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::OtlpGrpc => "OTLP/gRPC",
+            Self::OtlpHttp => "OTLP/HTTP",
+            Self::Zipkin => "Zipkin",
+            Self::JaegerGrpc => "Jaeger/gRPC",
+            Self::JaegerThrift => "Jaeger/thrift",
+        })
+    }
 }
 
 pub(crate) async fn serve(
@@ -68,7 +96,7 @@ pub(crate) async fn serve(
     }
     drop(listener);
     if tokio::time::timeout(drain_timeout, graceful.shutdown()).await.is_err() {
-        tracing::warn!("OTLP/{protocol:?}: requests still run after {drain_timeout:?}: closing their connections");
+        tracing::warn!("{protocol}: requests still run after {drain_timeout:?}: closing their connections");
     }
     // What has finished but was not collected yet does not count as cut.
     while connections.try_join_next().is_some() {}
@@ -168,16 +196,20 @@ impl Receiver {
     async fn answer(&self, request: Request<Incoming>, protocol: Protocol) -> Response<ResponseBody> {
         let answer = async {
             match protocol {
-                Protocol::Grpc => self.answer_grpc(request).await,
-                Protocol::Http => self.answer_http(request).await,
+                Protocol::OtlpGrpc => self.answer_grpc(request, &grpc::EXPORT).await,
+                Protocol::JaegerGrpc => self.answer_grpc(request, &grpc::POST_SPANS).await,
+                Protocol::OtlpHttp => self.answer_http(request).await,
+                Protocol::Zipkin => self.answer_zipkin(request).await,
+                Protocol::JaegerThrift => self.answer_jaeger_thrift(request).await,
             }
         };
         AssertUnwindSafe(answer).catch_unwind().await.unwrap_or_else(|_| {
-            tracing::error!("a panic while an OTLP/{protocol:?} request was handled");
+            tracing::error!("a panic while a request of {protocol} was handled");
             let refusal = Refusal::unavailable("an internal error; send again later", self.config.retry_after);
             match protocol {
-                Protocol::Grpc => refused_grpc(&refusal),
-                Protocol::Http => refused_http(&refusal),
+                Protocol::OtlpGrpc | Protocol::JaegerGrpc => refused_grpc(&refusal),
+                Protocol::OtlpHttp => refused_http(&refusal),
+                Protocol::Zipkin | Protocol::JaegerThrift => refused_text(&refusal),
             }
         })
     }

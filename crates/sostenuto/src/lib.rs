@@ -11,6 +11,8 @@ pub mod demo;
 pub mod inspect;
 mod logging;
 mod observe;
+mod receive;
 pub mod retention;
 pub mod serve;
 pub mod show;
+mod sockets;

@@ -9,6 +9,8 @@ use ingester::{Ingester, IngesterStats};
 use query::Engine;
 use storage::{Counter, Storage, StorageMetrics};
 
+use crate::receive::Datagrams;
+
 pub fn distributor(metrics: &Metrics, distributor: &Distributor) {
     let by_tenant = |read: fn(&TenantCounts) -> u64| {
         let distributor = distributor.clone();
@@ -116,6 +118,28 @@ pub fn compactor(metrics: &Metrics, compactor: &Compactor) {
         read(|s| s.aside),
     );
     metrics.gauge("sostenuto_compactor_blocks_due", "Blocks that wait to be merged", read(|s| s.due));
+}
+
+pub fn datagrams(metrics: &Metrics, datagrams: &Datagrams) {
+    let Datagrams { compact, binary } = datagrams.clone();
+    let counts = [("compact", compact), ("binary", binary)];
+    let received = counts.clone();
+    metrics.counters(
+        "sostenuto_receiver_datagrams_received",
+        "Datagrams of Jaeger's clients, by protocol",
+        "protocol",
+        move || received.iter().map(|(protocol, counts)| ((*protocol).to_owned(), counts.received() as f64)).collect(),
+    );
+    metrics.counters(
+        "sostenuto_receiver_datagrams_dropped",
+        "Datagrams whose spans were not stored, by reason; what the system dropped before is not in it",
+        "reason",
+        move || {
+            let [(_, compact), (_, binary)] = &counts;
+            let dropped = compact.dropped().into_iter().zip(binary.dropped());
+            dropped.map(|((reason, compact), (_, binary))| (reason.to_owned(), (compact + binary) as f64)).collect()
+        },
+    );
 }
 
 pub fn storage(metrics: &Metrics, storage: &Storage) {

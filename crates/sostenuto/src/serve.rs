@@ -4,28 +4,26 @@
 //! before the log is replayed wait in the sockets. On a signal the receivers stop first, then live spans become
 //! blocks, then the API stops: what was acknowledged is in the table or in the log at every moment.
 
-use std::{net::SocketAddr, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 use anyhow::Context;
-use api::{ApiState, Failure, Flush, Flushed, Readiness, ReadyState, StatusPages};
+use api::{Api, ApiState, Failure, Flush, Flushed, Readiness, ReadyState, StatusPages};
 use compactor::Compactor;
 use distributor::Distributor;
 use ingester::{FlushReport, Ingester};
 use query::Engine;
 use storage::Storage;
-use tokio::{net::TcpListener, signal::unix, task::JoinSet};
+use tokio::{signal::unix, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     build,
     config::{Config, LogFormat, directory, reachable},
     logging, observe,
+    receive::{self, Datagrams},
     show::{bytes, duration, plural},
+    sockets::{Addresses, Sockets},
 };
-
-const GRPC_KEY: &str = "distributor.receivers.otlp.protocols.grpc.endpoint";
-const HTTP_KEY: &str = "distributor.receivers.otlp.protocols.http.endpoint";
-const API_KEY: &str = "server.http_listen_port";
 
 /// Serves until a signal. True if everything that was taken in reached the table.
 pub async fn run(config: Config) -> anyhow::Result<bool> {
@@ -44,7 +42,8 @@ pub async fn run(config: Config) -> anyhow::Result<bool> {
     let engine = Engine::new(storage.clone(), Arc::new(ingester.clone()), config.engine_config());
     let compactor =
         Compactor::with_retention(config.compactor.config(), storage.clone(), engine.clone(), config.retentions()?);
-    let state = state(&config, engine, &storage, &distributor, &ingester, &compactor);
+    let datagrams = Datagrams::default();
+    let state = state(&config, engine, &storage, &distributor, &ingester, &compactor, &datagrams);
     let readiness = state.readiness.clone();
 
     let (receivers, queries) = (CancellationToken::new(), CancellationToken::new());
@@ -52,16 +51,12 @@ pub async fn run(config: Config) -> anyhow::Result<bool> {
     let compaction = tokio::spawn(compactor.run(compacting.clone()));
     let mut receiving = JoinSet::new();
     let mut answering = JoinSet::new();
-    answering.spawn(api::serve(sockets.api, state, queries.clone()));
-    let protocols = &config.distributor.receivers.otlp.protocols;
-    if let Some((socket, grpc)) = sockets.grpc.zip(protocols.grpc.as_ref()) {
-        let settings = config.receiver_config(usize::try_from(grpc.max_recv_msg_size_mib << 20)?);
-        receiving.spawn(receivers::serve_grpc(socket, distributor.clone(), settings, receivers.clone()));
+    let api = Api::new(state);
+    answering.spawn(api.serve(sockets.api, queries.clone()));
+    if let Some(socket) = sockets.jaeger_query {
+        answering.spawn(api.serve_jaeger(socket, queries.clone()));
     }
-    if let Some((socket, http)) = sockets.http.zip(protocols.http.as_ref()) {
-        let settings = config.receiver_config(http.max_request_body_size.as_usize());
-        receiving.spawn(receivers::serve_http(socket, distributor.clone(), settings, receivers.clone()));
-    }
+    receive::start(&config, sockets.receivers, &api, &distributor, &datagrams, &receivers, &mut receiving);
     readiness.set(ReadyState::Ready);
     announce(&config, &addresses, ingester.replayed().spans);
 
@@ -135,6 +130,7 @@ fn state(
     distributor: &Distributor,
     ingester: &Ingester,
     compactor: &Compactor,
+    datagrams: &Datagrams,
 ) -> ApiState {
     let build = build::info();
     let metrics = api::Metrics::new(&build);
@@ -142,6 +138,7 @@ fn state(
     observe::ingester(&metrics, ingester);
     observe::compactor(&metrics, compactor);
     observe::storage(&metrics, storage);
+    observe::datagrams(&metrics, datagrams);
     observe::engine(&metrics, &engine);
     let readiness = Readiness::default();
     let (yaml, place) = (config.effective_yaml(), config.storage.describe());
@@ -194,51 +191,6 @@ fn flush(ingester: &Ingester) -> Flush {
     })
 }
 
-/// Every port, bound.
-struct Sockets {
-    api: TcpListener,
-    grpc: Option<TcpListener>,
-    http: Option<TcpListener>,
-}
-
-/// Where they ended up: a port 0 was chosen by the system.
-struct Addresses {
-    api: SocketAddr,
-    grpc: Option<SocketAddr>,
-    http: Option<SocketAddr>,
-}
-
-impl Sockets {
-    async fn bind(config: &Config) -> anyhow::Result<Self> {
-        let protocols = &config.distributor.receivers.otlp.protocols;
-        let grpc = match &protocols.grpc {
-            Some(grpc) => Some(bind(&grpc.endpoint, GRPC_KEY).await?),
-            None => None,
-        };
-        let http = match &protocols.http {
-            Some(http) => Some(bind(&http.endpoint, HTTP_KEY).await?),
-            None => None,
-        };
-        Ok(Self { api: bind(&config.api_endpoint(), API_KEY).await?, grpc, http })
-    }
-
-    fn addresses(&self) -> std::io::Result<Addresses> {
-        let of = |socket: &Option<TcpListener>| socket.as_ref().map(TcpListener::local_addr).transpose();
-        Ok(Addresses { api: self.api.local_addr()?, grpc: of(&self.grpc)?, http: of(&self.http)? })
-    }
-}
-
-async fn bind(endpoint: &str, key: &str) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(endpoint).await.map_err(|error| {
-        let advice = match error.kind() {
-            std::io::ErrorKind::AddrInUse => "the port is in use; stop what uses it, or choose another port".to_owned(),
-            std::io::ErrorKind::PermissionDenied => "not permitted; choose a port above 1023".to_owned(),
-            _ => error.to_string(),
-        };
-        anyhow::anyhow!("cannot listen on {endpoint} ({key}): {advice}")
-    })
-}
-
 struct Signals {
     interrupt: unix::Signal,
     terminate: unix::Signal,
@@ -263,18 +215,33 @@ fn announce(config: &Config, addresses: &Addresses, replayed: u64) {
     let blocks = config.storage.describe();
     let log = directory(&config.storage.wal_path());
     if config.log.format == LogFormat::Json {
-        let (grpc, http) = (addresses.grpc.map(|a| a.to_string()), addresses.http.map(|a| a.to_string()));
-        tracing::info!(api = %addresses.api, otlp_grpc = grpc, otlp_http = http, blocks, log, replayed, "serving");
+        let Addresses { api, jaeger_query, receivers } = addresses;
+        let text = |address: Option<std::net::SocketAddr>| address.map(|address| address.to_string());
+        tracing::info!(
+            %api,
+            jaeger_query = text(*jaeger_query),
+            otlp_grpc = text(receivers.otlp_grpc),
+            otlp_http = text(receivers.otlp_http),
+            zipkin = text(receivers.zipkin),
+            jaeger_grpc = text(receivers.jaeger_grpc),
+            jaeger_thrift_http = text(receivers.jaeger_thrift_http),
+            jaeger_thrift_compact = text(receivers.jaeger_thrift_compact),
+            jaeger_thrift_binary = text(receivers.jaeger_thrift_binary),
+            blocks,
+            log,
+            replayed,
+            "serving"
+        );
         return;
     }
     println!("Sostenuto {}\n", build::VERSION);
-    if let Some(address) = addresses.grpc {
-        println!("  OTLP/gRPC  {address}");
-    }
-    if let Some(address) = addresses.http {
-        println!("  OTLP/HTTP  {address}");
+    for (name, address) in addresses.receivers.listed() {
+        println!("  {name:<9}  {address}");
     }
     println!("  API        http://{}  (HTTP and gRPC)", reachable(addresses.api));
+    if let Some(address) = addresses.jaeger_query {
+        println!("  Jaeger API http://{}", reachable(address));
+    }
     println!("  Blocks     {blocks}");
     match replayed {
         0 => println!("  Log        {log}"),
@@ -287,7 +254,7 @@ fn announce(config: &Config, addresses: &Addresses, replayed: u64) {
 
 /// `sostenuto demo`, told where to send if that is not its default.
 fn suggestion(addresses: &Addresses) -> String {
-    match (addresses.grpc.map(reachable), addresses.http.map(reachable)) {
+    match (addresses.receivers.otlp_grpc.map(reachable), addresses.receivers.otlp_http.map(reachable)) {
         (Some(grpc), _) if grpc.port() == 4317 => "sostenuto demo".to_owned(),
         (Some(grpc), _) => format!("sostenuto demo --endpoint http://{grpc}"),
         (None, Some(http)) => format!("sostenuto demo --protocol http --endpoint http://{http}"),

@@ -1,8 +1,9 @@
 //! Zipkin's and Jaeger's formats, to and from OTLP. Bytes in, values out: no I/O, no clocks.
 //!
 //! [`zipkin`] and [`jaeger`] each have a model of a span, readers and writers of its wire formats, and the two mappings
-//! between that model and OTLP. What comes in becomes the bytes of an `ExportTraceServiceRequest` ([`request`]), span by
-//! span, so that a body costs its own length, one span, and what it becomes. What goes out starts from `TracesData`.
+//! between that model and OTLP. What comes in becomes the bytes of an `ExportTraceServiceRequest`, span by span,
+//! so that a body costs its own length, one span, and at most [`request_bytes_max`]. What goes out starts from
+//! `TracesData`.
 //!
 //! The mappings follow OpenTelemetry's rules for formats that are not OTLP, and lose nothing that the other format can
 //! hold; `docs/compatibility.md` lists what it cannot.
@@ -24,6 +25,8 @@ pub const SPAN_ELEMENTS_MAX: usize = 65_536;
 /// The most levels of structures inside each other in what is read.
 pub const NESTING_MAX: usize = 64;
 
+pub use request::request_bytes_max;
+
 /// Why a body cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum TranslateError {
@@ -31,6 +34,8 @@ pub enum TranslateError {
     Malformed { format: &'static str, reason: String },
     #[error("a span has more than {SPAN_ELEMENTS_MAX} tags, annotations, logs and references")]
     SpanTooLarge,
+    #[error("its spans as OTLP have more than {bytes_max} bytes; send fewer at once")]
+    Grows { bytes_max: usize },
 }
 
 impl TranslateError {

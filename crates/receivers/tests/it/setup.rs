@@ -1,6 +1,6 @@
 //! A server on free ports, and spans to send.
 
-use std::{net::SocketAddr, num::NonZeroU64, time::Duration};
+use std::{net::SocketAddr, num::NonZeroU64, sync::Arc, time::Duration};
 
 use distributor::Distributor;
 use ingester::{Ingester, IngesterConfig};
@@ -8,19 +8,31 @@ use proto::otlp::{
     collector::trace::v1::ExportTraceServiceRequest,
     trace::v1::{ResourceSpans, ScopeSpans, Span},
 };
-use receivers::Config;
+use http_body_util::BodyExt;
+use receivers::{AgentProtocol, Config, DatagramCounts, Elsewhere, ResponseBody};
 use storage::{Storage, StorageConfig};
 use tempfile::TempDir;
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{
+    net::{TcpListener, UdpSocket},
+    task::JoinHandle,
+};
 use tokio_util::sync::CancellationToken;
 
 pub struct Server {
     pub grpc: SocketAddr,
     pub http: SocketAddr,
+    pub zipkin: SocketAddr,
+    pub jaeger_grpc: SocketAddr,
+    pub jaeger_thrift: SocketAddr,
+    pub agent: SocketAddr,
+    pub datagrams: DatagramCounts,
     pub ingester: Ingester,
+    pub storage: Storage,
     pub shutdown: CancellationToken,
     /// The number of connections that were cut, over gRPC and HTTP.
     pub ended: (JoinHandle<usize>, JoinHandle<usize>),
+    /// Ends when the datagrams that had arrived at shutdown are stored.
+    pub agent_ended: JoinHandle<()>,
     _dir: TempDir,
 }
 
@@ -43,7 +55,8 @@ impl Server {
         let mut storage = StorageConfig::default();
         storage.local.path = dir.path().join("blocks");
         let ingester = IngesterConfig { wal_dir: dir.path().join("wal"), ..IngesterConfig::default() };
-        let ingester = Ingester::open(ingester, Storage::open(&storage).await.unwrap()).await.unwrap();
+        let storage = Storage::open(&storage).await.unwrap();
+        let ingester = Ingester::open(ingester, storage.clone()).await.unwrap();
         let limits = distributor::Config {
             rate_limit_bytes: NonZeroU64::new(rate).unwrap(),
             burst_size_bytes: NonZeroU64::new(burst).unwrap(),
@@ -54,12 +67,39 @@ impl Server {
         let shutdown = CancellationToken::new();
         let (grpc, http) = (free_port().await, free_port().await);
         let addresses = (grpc.local_addr().unwrap(), http.local_addr().unwrap());
+        let (zipkin, jaeger_grpc, jaeger_thrift) = (free_port().await, free_port().await, free_port().await);
+        let address = |socket: &TcpListener| socket.local_addr().unwrap();
+        let foreign = (address(&zipkin), address(&jaeger_grpc), address(&jaeger_thrift));
+        let (parts, stop) = (|| (distributor.clone(), config.clone()), || shutdown.clone());
+        let elsewhere: Elsewhere = Arc::new(|request| {
+            Box::pin(async move {
+                let text = format!("elsewhere {}", request.uri());
+                ::http::Response::new(ResponseBody::new(http_body_util::Full::from(text).map_err(|never| match never {})))
+            })
+        });
+        let (spans, settings) = parts();
+        tokio::spawn(receivers::serve_zipkin(zipkin, spans, settings, Some(elsewhere), stop()));
+        let (spans, settings) = parts();
+        tokio::spawn(receivers::serve_jaeger_grpc(jaeger_grpc, spans, settings, stop()));
+        let (spans, settings) = parts();
+        tokio::spawn(receivers::serve_jaeger_thrift(jaeger_thrift, spans, settings, None, stop()));
+        let agent = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let (agent_address, datagrams) = (agent.local_addr().unwrap(), DatagramCounts::default());
+        let (spans, settings) = parts();
+        let agent = receivers::serve_jaeger_agent(agent, AgentProtocol::Compact, spans, settings, datagrams.clone(), stop());
         let grpc = receivers::serve_grpc(grpc, distributor.clone(), config.clone(), shutdown.clone());
         let http = receivers::serve_http(http, distributor, config, shutdown.clone());
         Self {
+            zipkin: foreign.0,
+            jaeger_grpc: foreign.1,
+            jaeger_thrift: foreign.2,
+            agent: agent_address,
+            datagrams,
+            agent_ended: tokio::spawn(agent),
             grpc: addresses.0,
             http: addresses.1,
             ingester,
+            storage,
             shutdown,
             ended: (tokio::spawn(grpc), tokio::spawn(http)),
             _dir: dir,

@@ -46,14 +46,14 @@ impl Config {
     }
 
     /// Of a receiver whose requests may have `request_bytes_max`.
-    pub fn receiver_config(&self, request_bytes_max: usize) -> receivers::Config {
-        receivers::Config {
+    pub fn receiver_config(&self, request_bytes_max: usize) -> ::receivers::Config {
+        ::receivers::Config {
             multitenancy: self.multitenancy_enabled,
             request_bytes_max,
             connections_max: self.server.http_server_conn_limit,
             drain_timeout: self.server.graceful_shutdown_timeout.0,
             retry_after: self.distributor.retry_after_on_resource_exhausted.0,
-            ..receivers::Config::default()
+            ..::receivers::Config::default()
         }
     }
 

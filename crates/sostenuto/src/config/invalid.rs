@@ -45,11 +45,9 @@ impl Config {
             (Some(_), None) => return fail("storage.s3.secret_key", "must be set where access_key is".to_owned()),
             _ => {}
         }
-        let protocols = &self.distributor.receivers.otlp.protocols;
-        for (key, endpoint) in [
-            ("distributor.receivers.otlp.protocols.grpc.endpoint", protocols.grpc.as_ref().map(|grpc| &grpc.endpoint)),
-            ("distributor.receivers.otlp.protocols.http.endpoint", protocols.http.as_ref().map(|http| &http.endpoint)),
-        ] {
+        let endpoints = self.distributor.receivers.endpoints();
+        let queries = self.server.jaeger_query_endpoint.as_ref().filter(|endpoint| !endpoint.is_empty());
+        for (key, endpoint) in endpoints.into_iter().chain([("server.jaeger_query_endpoint", queries)]) {
             let Some(endpoint) = endpoint else { continue };
             if endpoint
                 .rsplit_once(':')
@@ -59,11 +57,8 @@ impl Config {
                 return fail(key, format!("{endpoint:?} is not host:port"));
             }
         }
-        if protocols.grpc.is_none() && protocols.http.is_none() {
-            return fail(
-                "distributor.receivers.otlp.protocols",
-                "names neither grpc nor http; name at least one".to_owned(),
-            );
+        if endpoints.iter().all(|(_, endpoint)| endpoint.is_none()) {
+            return fail("distributor.receivers", "names no protocol of any receiver; name at least one".to_owned());
         }
         for (key, size) in [
             ("overrides.defaults.ingestion.rate_limit_bytes", self.overrides.defaults.ingestion.rate_limit_bytes),

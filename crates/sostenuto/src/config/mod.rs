@@ -9,6 +9,7 @@ mod duration;
 mod expand;
 mod invalid;
 mod load;
+mod receivers;
 mod retention;
 mod size;
 mod storage;
@@ -18,12 +19,13 @@ use std::{collections::BTreeMap, net::SocketAddr};
 use api::ApiConfig;
 use ingester::IngesterConfig;
 use query::EngineConfig;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
 pub use compactor::Compactor;
 pub use duration::{DurationError, GoDuration};
 pub use invalid::Invalid;
 pub use load::{LoadError, environment};
+pub use receivers::{Receivers, keys};
 pub use retention::{RetentionRule, RetentionRules, TenantOverrides};
 pub use size::{Size, SizeError};
 pub use storage::{Local, Storage, Wal, directory};
@@ -61,6 +63,10 @@ pub struct Server {
     pub http_listen_address: String,
     /// HTTP and gRPC on one port.
     pub http_listen_port: u16,
+    /// `host:port` of Jaeger's query API alone. Without it, port 16686 beside the API where a Jaeger receiver is on;
+    /// empty is off.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jaeger_query_endpoint: Option<String>,
     /// Connections that may be open at the same time on each port.
     pub http_server_conn_limit: usize,
     /// How long running requests may take at shutdown before their connections are cut.
@@ -73,6 +79,7 @@ impl Default for Server {
         Self {
             http_listen_address: "127.0.0.1".to_owned(),
             http_listen_port: 3200,
+            jaeger_query_endpoint: None,
             http_server_conn_limit: api.connections_max,
             graceful_shutdown_timeout: GoDuration(api.drain_timeout),
         }
@@ -98,77 +105,12 @@ impl Default for Distributor {
         let ingester = IngesterConfig::default();
         Self {
             receivers: Receivers::default(),
-            retry_after_on_resource_exhausted: GoDuration(receivers::Config::default().retry_after),
+            retry_after_on_resource_exhausted: GoDuration(::receivers::Config::default().retry_after),
             max_attribute_bytes: Size(ingester.attribute_value_bytes_max as u64),
             max_attributes_per_span: ingester.attributes_per_span_max,
             max_events_per_span: ingester.events_per_span_max,
             max_links_per_span: ingester.links_per_span_max,
         }
-    }
-}
-
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Receivers {
-    pub otlp: Otlp,
-}
-
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Otlp {
-    pub protocols: OtlpProtocols,
-}
-
-/// As in a Collector: without this section both are on; with it, those it names.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct OtlpProtocols {
-    #[serde(default, deserialize_with = "on_when_named", skip_serializing_if = "Option::is_none")]
-    pub grpc: Option<OtlpGrpc>,
-    #[serde(default, deserialize_with = "on_when_named", skip_serializing_if = "Option::is_none")]
-    pub http: Option<OtlpHttp>,
-}
-
-impl Default for OtlpProtocols {
-    fn default() -> Self {
-        Self { grpc: Some(OtlpGrpc::default()), http: Some(OtlpHttp::default()) }
-    }
-}
-
-/// `grpc:` with nothing behind it switches the protocol on with its defaults.
-fn on_when_named<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(d: D) -> Result<Option<T>, D::Error> {
-    Ok(Some(Option::<T>::deserialize(d)?.unwrap_or_default()))
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct OtlpGrpc {
-    /// `host:port`.
-    pub endpoint: String,
-    /// The largest request after decompression.
-    pub max_recv_msg_size_mib: u64,
-}
-
-impl Default for OtlpGrpc {
-    fn default() -> Self {
-        let request_bytes_max = receivers::Config::default().request_bytes_max as u64;
-        Self { endpoint: "127.0.0.1:4317".to_owned(), max_recv_msg_size_mib: request_bytes_max >> 20 }
-    }
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct OtlpHttp {
-    /// `host:port`.
-    pub endpoint: String,
-    /// The largest request body after decompression.
-    pub max_request_body_size: Size,
-}
-
-impl Default for OtlpHttp {
-    fn default() -> Self {
-        let request_bytes_max = receivers::Config::default().request_bytes_max as u64;
-        Self { endpoint: "127.0.0.1:4318".to_owned(), max_request_body_size: Size(request_bytes_max) }
     }
 }
 
@@ -359,12 +301,20 @@ impl Config {
     /// Makes every listener listen on `host`, keeping its port.
     pub fn listen_on(&mut self, host: &str) {
         self.server.http_listen_address = host.to_owned();
-        let protocols = &mut self.distributor.receivers.otlp.protocols;
-        let endpoints =
-            [protocols.grpc.as_mut().map(|p| &mut p.endpoint), protocols.http.as_mut().map(|p| &mut p.endpoint)];
-        for endpoint in endpoints.into_iter().flatten() {
-            let port = endpoint.rsplit_once(':').map_or("", |(_, port)| port);
-            *endpoint = host_and_port(host, port);
+        if let Some(endpoint) = &mut self.server.jaeger_query_endpoint
+            && !endpoint.is_empty()
+        {
+            *endpoint = with_host(host, endpoint);
+        }
+        self.distributor.receivers.listen_on(host);
+    }
+
+    /// `host:port` of Jaeger's query API, where it has a port of its own.
+    pub fn jaeger_query_endpoint(&self) -> Option<String> {
+        match &self.server.jaeger_query_endpoint {
+            Some(endpoint) => Some(endpoint.clone()).filter(|endpoint| !endpoint.is_empty()),
+            None if self.distributor.receivers.jaeger.is_off() => None,
+            None => Some(host_and_port(&self.server.http_listen_address, "16686")),
         }
     }
 
@@ -372,6 +322,12 @@ impl Config {
     pub fn api_endpoint(&self) -> String {
         host_and_port(&self.server.http_listen_address, &self.server.http_listen_port.to_string())
     }
+}
+
+/// An endpoint on another host, with its port.
+fn with_host(host: &str, endpoint: &str) -> String {
+    let port = endpoint.rsplit_once(':').map_or("", |(_, port)| port);
+    host_and_port(host, port)
 }
 
 fn host_and_port(host: &str, port: &str) -> String {

@@ -91,6 +91,28 @@ fn naming_one_protocol_switches_the_other_off() {
 }
 
 #[test]
+fn naming_one_receiver_switches_the_others_off() {
+    let receivers = |yaml: &str| parse(yaml).distributor.receivers;
+    let all = receivers("log: {level: info}");
+    assert!(all.endpoints().iter().all(|(_, endpoint)| endpoint.is_some()));
+    let on = |yaml: &str| -> Vec<String> {
+        receivers(yaml).endpoints().into_iter().filter_map(|(_, endpoint)| endpoint.cloned()).collect()
+    };
+    assert_eq!(on("distributor: {receivers: {zipkin: }}"), ["127.0.0.1:9411"]);
+    assert_eq!(on("distributor: {receivers: {otlp: }}"), ["127.0.0.1:4317", "127.0.0.1:4318"]);
+    let jaeger = "distributor: {receivers: {jaeger: {protocols: {grpc: , thrift_binary: {endpoint: '[::]:1'}}}}}";
+    assert_eq!(on(jaeger), ["127.0.0.1:14250", "[::]:1"]);
+    assert_eq!(on("distributor: {receivers: {jaeger: {}}}").len(), 4);
+    // What is printed reads as the same.
+    for yaml in ["{}", jaeger, "distributor: {receivers: {zipkin: {max_request_body_size: 1MiB}}}"] {
+        let printed = parse(yaml).effective_yaml();
+        assert_eq!(parse(&printed).effective_yaml(), printed);
+    }
+    let message = mistake("distributor: {receivers: {zipkin: {endpoint: nowhere}}}");
+    assert!(message.contains("distributor.receivers.zipkin.endpoint") && message.contains("host:port"), "{message}");
+}
+
+#[test]
 fn unknown_keys_are_refused_with_the_nearest_one() {
     let message = mistake("server:\n  http_listen_prot: 3200\n");
     assert_eq!(message, "test.yaml:2:3: unknown key `http_listen_prot`; did you mean `http_listen_port`?");
@@ -257,6 +279,9 @@ fn listening_elsewhere_keeps_the_ports() {
     assert_eq!(protocols.grpc.as_ref().unwrap().endpoint, "0.0.0.0:4317");
     config.listen_on("::1");
     assert_eq!(config.api_endpoint(), "[::1]:3200");
-    assert_eq!(config.distributor.receivers.otlp.protocols.http.as_ref().unwrap().endpoint, "[::1]:4318");
+    let receivers = &config.distributor.receivers;
+    assert_eq!(receivers.otlp.protocols.http.as_ref().unwrap().endpoint, "[::1]:4318");
+    assert_eq!(receivers.zipkin.as_ref().unwrap().endpoint, "[::1]:9411");
+    assert_eq!(receivers.jaeger.protocols.thrift_compact.as_ref().unwrap().endpoint, "[::1]:6831");
     assert_eq!(config.validate(), Ok(()));
 }

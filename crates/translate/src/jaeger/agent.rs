@@ -2,7 +2,7 @@
 
 use thrift::protocol::{TInputProtocol, TType};
 
-use super::{to_otlp, thrift as batch};
+use super::{thrift as batch, to_otlp::Sink};
 use crate::{
     TranslateError,
     request::RequestWriter,
@@ -47,7 +47,7 @@ fn read_with<P: TInputProtocol>(
             let mut input = start();
             input.read_message_begin()?;
             argument(&mut input, TType::Struct, |input| {
-                batch::read_spans(input, &process, &mut |process, span| to_otlp::push(process, span, writer))
+                batch::read_spans(input, &process, &mut Sink::new(writer))
             })
         }
         "emitZipkinBatch" => argument(&mut input, TType::List, |input| {

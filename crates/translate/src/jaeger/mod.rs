@@ -13,6 +13,7 @@ use prost::Message;
 use prost_types::{Duration, Timestamp};
 
 use crate::{TranslateError, request::RequestWriter};
+use to_otlp::Sink;
 
 pub use agent::Protocol;
 pub use from_otlp::batches;
@@ -118,36 +119,29 @@ pub enum ValueType {
 
 /// The OTLP request that holds the spans of a `PostSpansRequest` message.
 pub fn request_of_post_spans(body: &[u8]) -> Result<Vec<u8>, TranslateError> {
-    let mut writer = RequestWriter::default();
-    protobuf::read_post_spans(body, &mut |process, span| to_otlp::push(process, span, &mut writer))?;
-    Ok(writer.finish())
+    let mut writer = RequestWriter::of_body(body);
+    protobuf::read_post_spans(body, &mut Sink::new(&mut writer))?;
+    writer.finish()
 }
 
 /// The OTLP request that holds the spans of a `Batch` structure in thrift's binary protocol.
 pub fn request_of_thrift(body: &[u8]) -> Result<Vec<u8>, TranslateError> {
-    let mut writer = RequestWriter::default();
-    thrift::read(body, &mut |process, span| to_otlp::push(process, span, &mut writer))?;
-    Ok(writer.finish())
+    let mut writer = RequestWriter::of_body(body);
+    thrift::read(body, &mut Sink::new(&mut writer))?;
+    writer.finish()
 }
 
 /// The OTLP request that holds the spans of a message to an agent, one datagram. Spans of Zipkin's without a timestamp
 /// get `received_unix_nano`.
 pub fn request_of_agent(protocol: Protocol, body: &[u8], received_unix_nano: u64) -> Result<Vec<u8>, TranslateError> {
-    let mut writer = RequestWriter::default();
+    let mut writer = RequestWriter::of_body(body);
     agent::read(protocol, body, received_unix_nano, &mut writer)?;
-    Ok(writer.finish())
+    writer.finish()
 }
 
-/// The OTLP request that holds the spans of batches.
-pub fn request(batches: &[Batch]) -> Vec<u8> {
-    let mut writer = RequestWriter::default();
-    for batch in batches {
-        let process = batch.process.clone().unwrap_or_default();
-        for span in &batch.spans {
-            to_otlp::push(&process, span.clone(), &mut writer);
-        }
-    }
-    writer.finish()
+/// The OTLP requests that hold the spans of batches, one for each.
+pub fn requests(batches: &[Batch]) -> Result<Vec<Vec<u8>>, TranslateError> {
+    batches.iter().map(|batch| request_of_post_spans(&batch.to_post_spans())).collect()
 }
 
 impl KeyValue {

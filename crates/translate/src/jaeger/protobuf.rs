@@ -2,7 +2,7 @@
 
 use prost::Message;
 
-use super::{Batch, Process, Span};
+use super::{Batch, Process, Span, to_otlp::Sink};
 use crate::{TranslateError, wire_walk};
 
 const FORMAT: &str = "Jaeger protobuf";
@@ -16,11 +16,11 @@ const PROCESS: u32 = 2;
 const LOGS: u32 = 9;
 const SPAN_PROCESS: u32 = 10;
 
-pub(super) fn read_post_spans(body: &[u8], each: &mut dyn FnMut(&Process, Span)) -> Result<(), TranslateError> {
-    wire_walk::fields(body, FORMAT, |tag, batch| if tag == BATCH { read_batch(batch, each) } else { Ok(()) })
+pub(super) fn read_post_spans(body: &[u8], sink: &mut Sink<'_>) -> Result<(), TranslateError> {
+    wire_walk::fields(body, FORMAT, |tag, batch| if tag == BATCH { read_batch(batch, sink) } else { Ok(()) })
 }
 
-fn read_batch(batch: &[u8], each: &mut dyn FnMut(&Process, Span)) -> Result<(), TranslateError> {
+fn read_batch(batch: &[u8], sink: &mut Sink<'_>) -> Result<(), TranslateError> {
     let malformed = |error| TranslateError::malformed(FORMAT, error);
     // The process stands behind the spans.
     let mut process = Process::default();
@@ -31,10 +31,11 @@ fn read_batch(batch: &[u8], each: &mut dyn FnMut(&Process, Span)) -> Result<(), 
         }
         Ok(())
     })?;
+    sink.process(&process);
     wire_walk::fields(batch, FORMAT, |tag, field| {
         if tag == SPANS {
             wire_walk::check_elements(field, &[LOGS, SPAN_PROCESS], FORMAT)?;
-            each(&process, Span::decode(field).map_err(malformed)?);
+            sink.span(Span::decode(field).map_err(malformed)?);
         }
         Ok(())
     })

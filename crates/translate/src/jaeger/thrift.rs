@@ -2,7 +2,7 @@
 
 use thrift::protocol::{TInputProtocol, TType};
 
-use super::{KeyValue, Log, Process, RefType, Span, SpanRef, ValueType, duration, timestamp};
+use super::{KeyValue, Log, Process, RefType, Span, SpanRef, ValueType, duration, timestamp, to_otlp::Sink};
 use crate::{
     TranslateError,
     thrift_reader::{Elements, binary, elements, list, reason, structure, text},
@@ -12,8 +12,8 @@ use crate::{
 const PROCESS: i16 = 1;
 const SPANS: i16 = 2;
 
-pub(super) fn read(body: &[u8], each: &mut dyn FnMut(&Process, Span)) -> Result<(), TranslateError> {
-    let outcome = find_process(&mut binary(body)).and_then(|process| read_spans(&mut binary(body), &process, each));
+pub(super) fn read(body: &[u8], sink: &mut Sink<'_>) -> Result<(), TranslateError> {
+    let outcome = find_process(&mut binary(body)).and_then(|process| read_spans(&mut binary(body), &process, sink));
     outcome.map_err(|error| TranslateError::malformed("Jaeger thrift", reason(&error)))
 }
 
@@ -33,14 +33,15 @@ pub(super) fn find_process<P: TInputProtocol>(input: &mut P) -> thrift::Result<P
 pub(super) fn read_spans<P: TInputProtocol>(
     input: &mut P,
     process: &Process,
-    each: &mut dyn FnMut(&Process, Span),
+    sink: &mut Sink<'_>,
 ) -> thrift::Result<()> {
+    sink.process(process);
     structure(input, |input, id, kind| {
         if (id, kind) != (SPANS, TType::List) {
             return Ok(false);
         }
         list(input, |input| {
-            each(process, span(input)?);
+            sink.span(span(input)?);
             Ok(())
         })?;
         Ok(true)

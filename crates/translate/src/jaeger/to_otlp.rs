@@ -1,5 +1,7 @@
 //! From Jaeger to OTLP.
 
+use std::rc::Rc;
+
 use proto::otlp::{
     common::v1::{self as common, AnyValue, ArrayValue, InstrumentationScope, any_value::Value},
     resource::v1::Resource,
@@ -24,11 +26,30 @@ pub(super) const CHILD_OF: &str = "child_of";
 pub(super) const EVENT: &str = "event";
 pub(super) const SAMPLED: u32 = 1;
 
-pub(super) fn push(process: &Process, mut span: Span, writer: &mut RequestWriter) {
-    let own = span.process.take();
-    let resource = resource(own.as_ref().unwrap_or(process));
-    let (scope, span) = convert(span);
-    writer.push(&resource, scope, span);
+/// Takes the spans of batches.
+pub(super) struct Sink<'w> {
+    writer: &'w mut RequestWriter,
+    resource: Rc<Resource>,
+}
+
+impl<'w> Sink<'w> {
+    pub(super) fn new(writer: &'w mut RequestWriter) -> Self {
+        Self { writer, resource: Rc::default() }
+    }
+
+    /// Whose the spans of the next batch are.
+    pub(super) fn process(&mut self, process: &Process) {
+        self.resource = Rc::new(resource(process));
+    }
+
+    pub(super) fn span(&mut self, mut span: Span) {
+        match span.process.take() {
+            Some(own) => self.writer.set_resource(&Rc::new(resource(&own))),
+            None => self.writer.set_resource(&self.resource),
+        }
+        let (scope, span) = convert(span);
+        self.writer.push(scope, span);
+    }
 }
 
 fn resource(process: &Process) -> Resource {

@@ -20,9 +20,16 @@ pub(super) const REMOTE: Side = Side { ip: "net.peer.ip", ipv6: "zipkin.remote.i
 
 pub(super) const PEER_SERVICE: &str = "peer.service";
 
-/// Where else OpenTelemetry names the other side, best first. These stay tags.
-pub(super) const PEER_NAMES: [&str; 6] =
-    ["server.address", "net.peer.name", "network.peer.address", "messaging.destination.name", "db.namespace", "db.name"];
+/// Where the name of the other side is, best first. All but the first stay tags.
+pub const REMOTE_NAMES: [&str; 7] = [
+    PEER_SERVICE,
+    "server.address",
+    "net.peer.name",
+    "network.peer.address",
+    "messaging.destination.name",
+    "db.namespace",
+    "db.name",
+];
 
 impl Side {
     /// Adds what `endpoint` says and `attributes` do not say yet.

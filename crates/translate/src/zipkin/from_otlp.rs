@@ -179,7 +179,7 @@ impl Span {
         let Endpoint { service_name, .. } = &mut self.remote_endpoint;
         if outgoing && service_name.is_empty() {
             let named = |name: &&str| span.attributes.iter().find(|a| a.key == **name).and_then(as_text);
-            *service_name = addresses::PEER_NAMES.iter().find_map(named).unwrap_or_default().to_owned();
+            *service_name = addresses::REMOTE_NAMES.iter().find_map(named).unwrap_or_default().to_owned();
         }
     }
 }

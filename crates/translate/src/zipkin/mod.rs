@@ -17,6 +17,7 @@ use model::{SpanId, TraceId};
 
 use crate::{TranslateError, request::RequestWriter};
 
+pub use addresses::REMOTE_NAMES;
 pub use from_otlp::spans;
 pub use json::write as write_json;
 pub use protobuf::write as write_protobuf;
@@ -82,9 +83,9 @@ pub enum Format {
 /// The OTLP request that holds the spans of a body. A span without a timestamp gets that of its first annotation, or
 /// else `received_unix_nano`.
 pub fn request(format: Format, body: &[u8], received_unix_nano: u64) -> Result<Vec<u8>, TranslateError> {
-    let mut writer = RequestWriter::default();
+    let mut writer = RequestWriter::of_body(body);
     read(format, body, &mut |span| to_otlp::push(span, received_unix_nano, &mut writer))?;
-    Ok(writer.finish())
+    writer.finish()
 }
 
 /// Hands over the spans of a body, one by one.

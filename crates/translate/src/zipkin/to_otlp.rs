@@ -1,5 +1,7 @@
 //! From Zipkin to OTLP.
 
+use std::rc::Rc;
+
 use proto::otlp::{
     common::v1::{InstrumentationScope, any_value::Value},
     resource::v1::Resource,
@@ -36,7 +38,8 @@ pub(super) fn push(span: Span, received_unix_nano: u64, writer: &mut RequestWrit
     };
     let resource = Resource { attributes: vec![text(names::SERVICE_NAME, service)], dropped_attributes_count: 0 };
     let (scope, span) = convert(span, received_unix_nano);
-    writer.push(&resource, scope, span);
+    writer.set_resource(&Rc::new(resource));
+    writer.push(scope, span);
 }
 
 fn convert(span: Span, received_unix_nano: u64) -> (InstrumentationScope, otlp::Span) {
@@ -72,7 +75,7 @@ fn convert(span: Span, received_unix_nano: u64) -> (InstrumentationScope, otlp::
     let peer = span.remote_endpoint.service_name;
     let named = out.attributes.iter().any(|a| {
         a.key == addresses::PEER_SERVICE
-            || addresses::PEER_NAMES.contains(&a.key.as_str()) && crate::attributes::as_text(a) == Some(&peer)
+            || addresses::REMOTE_NAMES.contains(&a.key.as_str()) && crate::attributes::as_text(a) == Some(&peer)
     });
     if !peer.is_empty() && !named {
         out.attributes.push(text(addresses::PEER_SERVICE, peer));

@@ -34,7 +34,7 @@ fn read_all(body: &[u8]) {
         check(jaeger::request_of_agent(protocol, body, 1));
     }
     if let Ok(batches) = jaeger::read_json(body) {
-        check(Ok(jaeger::request(&batches)));
+        check(jaeger::requests(&batches).map(|requests| requests.concat()));
     }
 }
 
@@ -126,6 +126,15 @@ fn lengths_that_are_not_there_claim_no_memory() {
     assert!(zipkin::request(Format::ThriftV1, &text, 0).is_err());
     assert!(jaeger::request_of_agent(Protocol::Compact, &[0x82, 0x81, 1, 0xff, 0xff, 0xff, 0xff, 7], 0).is_err());
     assert!(jaeger::request_of_post_spans(&[0x0a, 0xff, 0xff, 0xff, 0xff, 0x07]).is_err());
+}
+
+#[test]
+fn a_process_is_not_written_for_each_of_a_million_spans() {
+    let tags: Vec<u8> = (0..20_000).flat_map(|_| field(2, &field(1, b"abc"))).collect();
+    let mut batch = field(2, &tags);
+    batch.extend_from_slice(&[1 << 3 | 2, 0].repeat(1_000_000));
+    let outcome = jaeger::request_of_post_spans(&field(1, &batch));
+    assert!(matches!(outcome, Err(TranslateError::Grows { .. })), "{:?}", outcome.map(|request| request.len()));
 }
 
 #[test]

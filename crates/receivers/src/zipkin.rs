@@ -1,0 +1,41 @@
+//! Zipkin: `POST /api/v1/spans` and `POST /api/v2/spans` in JSON, protobuf and thrift; accepted with 202.
+//!
+//! Other paths take spans as version 2 does. What is not POST is a query, and not answered here.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
+use hyper::body::Incoming;
+use translate::zipkin::{self, Format};
+
+use crate::{
+    Receiver,
+    foreign::{self, accepted, refused_text},
+    serve::ResponseBody,
+};
+
+impl Receiver {
+    pub(crate) async fn answer_zipkin(&self, request: Request<Incoming>) -> Response<ResponseBody> {
+        if request.method() != Method::POST {
+            return self.answer_elsewhere(request).await;
+        }
+        let format = format(request.uri().path(), request.headers());
+        let received = foreign::now();
+        let translate = move |body: Bytes| zipkin::request(format, &body, received);
+        match self.take_http(request, translate).await {
+            Ok(()) => accepted(),
+            Err(refusal) => refused_text(&refusal),
+        }
+    }
+}
+
+/// Whatever does not say otherwise is JSON.
+fn format(path: &str, headers: &HeaderMap) -> Format {
+    let content_type = headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    let content_type = content_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii().to_ascii_lowercase();
+    match content_type.as_slice() {
+        b"application/x-thrift" | b"application/vnd.apache.thrift.binary" => Format::ThriftV1,
+        b"application/x-protobuf" | b"application/protobuf" => Format::ProtobufV2,
+        _ if path.contains("api/v1/spans") => Format::JsonV1,
+        _ => Format::JsonV2,
+    }
+}

@@ -1,0 +1,84 @@
+//! From bound sockets to running receivers.
+
+use std::sync::Arc;
+
+use api::Api;
+use distributor::Distributor;
+use futures::FutureExt;
+use http_body_util::BodyExt;
+use receivers::{AgentProtocol, DatagramCounts, Elsewhere, ResponseBody};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+use crate::{config::Config, sockets::ReceiverSockets};
+
+/// The largest datagram there is.
+const DATAGRAM_BYTES_MAX: usize = 64 << 10;
+
+/// What came over UDP.
+#[derive(Clone, Default)]
+pub struct Datagrams {
+    pub compact: DatagramCounts,
+    pub binary: DatagramCounts,
+}
+
+/// Starts every receiver that has a socket.
+pub fn start(
+    config: &Config,
+    sockets: ReceiverSockets,
+    api: &Api,
+    distributor: &Distributor,
+    datagrams: &Datagrams,
+    shutdown: &CancellationToken,
+    receiving: &mut JoinSet<()>,
+) {
+    let (receivers, spans) = (&config.distributor.receivers, || distributor.clone());
+    let (otlp, jaeger) = (&receivers.otlp.protocols, &receivers.jaeger.protocols);
+    let stop = || shutdown.clone();
+    if let Some((socket, grpc)) = sockets.otlp_grpc.zip(otlp.grpc.as_ref()) {
+        let settings = config.receiver_config(mebibytes(grpc.max_recv_msg_size_mib));
+        receiving.spawn(receivers::serve_grpc(socket, spans(), settings, stop()).map(drop));
+    }
+    if let Some((socket, http)) = sockets.otlp_http.zip(otlp.http.as_ref()) {
+        let settings = config.receiver_config(http.max_request_body_size.as_usize());
+        receiving.spawn(receivers::serve_http(socket, spans(), settings, stop()).map(drop));
+    }
+    if let Some((socket, zipkin)) = sockets.zipkin.zip(receivers.zipkin.as_ref()) {
+        let settings = config.receiver_config(zipkin.max_request_body_size.as_usize());
+        receiving.spawn(receivers::serve_zipkin(socket, spans(), settings, Some(zipkin_queries(api)), stop()).map(drop));
+    }
+    if let Some((socket, grpc)) = sockets.jaeger_grpc.zip(jaeger.grpc.as_ref()) {
+        let settings = config.receiver_config(mebibytes(grpc.max_recv_msg_size_mib));
+        receiving.spawn(receivers::serve_jaeger_grpc(socket, spans(), settings, stop()).map(drop));
+    }
+    if let Some((socket, http)) = sockets.jaeger_thrift_http.zip(jaeger.thrift_http.as_ref()) {
+        let settings = config.receiver_config(http.max_request_body_size.as_usize());
+        receiving.spawn(receivers::serve_jaeger_thrift(socket, spans(), settings, None, stop()).map(drop));
+    }
+    for (socket, protocol, counts) in [
+        (sockets.jaeger_thrift_compact, AgentProtocol::Compact, &datagrams.compact),
+        (sockets.jaeger_thrift_binary, AgentProtocol::Binary, &datagrams.binary),
+    ] {
+        if let Some(socket) = socket {
+            let settings = config.receiver_config(DATAGRAM_BYTES_MAX);
+            receiving.spawn(receivers::serve_jaeger_agent(socket, protocol, spans(), settings, counts.clone(), stop()));
+        }
+    }
+}
+
+/// Zipkin's port serves its query API too.
+fn zipkin_queries(api: &Api) -> Elsewhere {
+    let router = api.zipkin();
+    Arc::new(move |request| {
+        let answer = router.clone().oneshot(request);
+        Box::pin(answer.map(|answer| match answer {
+            Ok(answer) => answer.map(|body| ResponseBody::new(body.map_err(Into::into))),
+            Err(never) => match never {},
+        }))
+    })
+}
+
+fn mebibytes(count: u64) -> usize {
+    usize::try_from(count.saturating_mul(1 << 20)).unwrap_or(usize::MAX)
+}
