@@ -22,6 +22,7 @@ mod rowexpr;
 mod scan;
 mod search;
 mod shared_ids;
+mod shown;
 mod source;
 mod spansets;
 mod split;

@@ -10,8 +10,8 @@ use std::{
 
 use arrow::{array::AsArray, datatypes::Int64Type};
 use block::schema;
-use model::{ErrorKind, SpanId, TenantId, TraceId};
-use proto::{otlp::common::v1::{AnyValue, KeyValue, any_value}, tempopb};
+use model::{TenantId, TraceId};
+use proto::tempopb;
 use traceql::ast::{Attribute, AttributeName, FieldExpr, Intrinsic, Pipeline, QueryBody, Scope, SpanOfName};
 
 use crate::{
@@ -19,17 +19,18 @@ use crate::{
     layout::Layout,
     explain::{Pruned, Trail},
     legacy,
-    mentioned::{has_own_field, in_field, names, shown_key, tests_of},
+    mentioned::{in_field, names},
     predicate::{Constant, compile},
     reader::{Reader, Strings},
     reads::Reads,
     request::{QueryError, SearchFilter, SearchRequest, TimeRange},
     scan::Scan,
+    shown::SpanWriter,
     source::{Source, Sources, Unit},
-    spansets::{BoundPipeline, Spanset, everything, rows_needed, single_filter, trace_runs},
+    spansets::{BoundPipeline, everything, rows_needed, single_filter, trace_runs},
     split::TraceSet,
     traces::TraceRows,
-    value::{Test, Value},
+    value::Value,
 };
 
 /// What is shown for a trace whose root span is not there.
@@ -470,7 +471,7 @@ fn show_traces(
     let (root_service, root_name) = (text(schema::ROOT_SERVICE_NAME), text(schema::ROOT_SPAN_NAME));
     let service = Reader::new(&rows.layout.places(&service_name())?, records);
     let status = records.column_by_name(schema::STATUS_CODE).map(|c| c.as_primitive::<arrow::datatypes::Int32Type>());
-    let spans = SpanWriter::new(rows, plan)?;
+    let spans = SpanWriter::new(rows, &plan.pipeline, &plan.shown)?;
     pipeline.evaluate(records, |run, spansets| {
         let row = run.start;
         let mut service_stats: BTreeMap<String, tempopb::ServiceStats> = BTreeMap::new();
@@ -509,98 +510,3 @@ fn show_traces(
         });
     })
 }
-
-/// Writes the spans of result spansets.
-struct SpanWriter<'a> {
-    ids: &'a arrow::array::FixedSizeBinaryArray,
-    starts: &'a arrow::array::Int64Array,
-    durations: &'a arrow::array::Int64Array,
-    name: Option<Strings>,
-    shown: Vec<Shown>,
-}
-
-/// A name whose value is shown of each span.
-struct Shown {
-    key: String,
-    reader: Reader,
-    /// What the query asks of it.
-    tests: Vec<Test>,
-}
-
-impl Shown {
-    /// The elements of an array that pass; one alone stands for itself.
-    fn passing(&self, elements: Vec<Value>) -> Value {
-        let mut passing: Vec<Value> =
-            elements.iter().filter(|e| self.tests.iter().any(|test| test.on(e))).cloned().collect();
-        match passing.len() {
-            0 => Value::Array(elements),
-            1 => passing.swap_remove(0),
-            _ => Value::Array(passing),
-        }
-    }
-
-    /// Of several values (events, links) the first that the query asks for.
-    fn value(&self, row: usize) -> Option<Value> {
-        let mut wanted = None;
-        self.reader.any(row, |value| {
-            let found = self.tests.iter().any(|test| test.on(&value));
-            if found {
-                wanted = Some(value);
-            }
-            found
-        });
-        match wanted {
-            Some(Value::Array(elements)) => Some(self.passing(elements)),
-            Some(value) => Some(value),
-            None => self.reader.first(row),
-        }
-    }
-}
-
-impl<'a> SpanWriter<'a> {
-    fn new(rows: &'a TraceRows, plan: &Plan) -> Result<Self, QueryError> {
-        let column = |name: &str| {
-            rows.records.column_by_name(name).ok_or_else(|| QueryError::new(ErrorKind::Internal, format!("rows without column {name}")))
-        };
-        let mut shown = vec![];
-        for name in plan.shown.iter().filter(|name| !has_own_field(name)) {
-            let reader = Reader::new(&rows.layout.places(name)?, &rows.records);
-            shown.push(Shown { key: shown_key(name), reader, tests: tests_of(&plan.pipeline, name) });
-        }
-        let asks_name = plan.shown.iter().any(|a| matches!(a.name, AttributeName::Intrinsic(Intrinsic::Name)));
-        Ok(Self {
-            ids: column(schema::SPAN_ID)?.as_fixed_size_binary(),
-            starts: column(schema::START_TIME)?.as_primitive::<Int64Type>(),
-            durations: column(schema::DURATION)?.as_primitive::<Int64Type>(),
-            name: if asks_name { rows.records.column_by_name(schema::NAME).and_then(Strings::new) } else { None },
-            shown,
-        })
-    }
-
-    fn spanset(&self, set: &Spanset, spans_max: usize) -> tempopb::SpanSet {
-        let listed = if spans_max == 0 { set.rows.len() } else { spans_max };
-        tempopb::SpanSet {
-            spans: set.rows.iter().take(listed).map(|row| self.span(*row as usize)).collect(),
-            matched: set.rows.len() as u32,
-            attributes: set.attributes.iter().map(|(key, value)| key_value(key, value.as_ref())).collect(),
-        }
-    }
-
-    fn span(&self, row: usize) -> tempopb::Span {
-        let attributes = self.shown.iter().filter_map(|shown| Some(key_value(&shown.key, Some(&shown.value(row)?))));
-        tempopb::Span {
-            span_id: SpanId::from_slice(self.ids.value(row)).unwrap_or_default().to_string(),
-            name: self.name.as_ref().and_then(|n| n.get(row)).unwrap_or_default().to_owned(),
-            start_time_unix_nano: self.starts.value(row) as u64,
-            duration_nanos: self.durations.value(row) as u64,
-            attributes: attributes.collect(),
-        }
-    }
-}
-
-/// nil is shown as the word.
-pub(crate) fn key_value(key: &str, value: Option<&Value>) -> KeyValue {
-    let value = value.map_or_else(|| AnyValue { value: Some(any_value::Value::StringValue("nil".into())) }, Value::to_any);
-    KeyValue { key: key.to_owned(), value: Some(value), ..Default::default() }
-}
-
