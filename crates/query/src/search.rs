@@ -20,6 +20,7 @@ use crate::{
     explain::{Pruned, Trail},
     legacy,
     mentioned::{in_field, names},
+    partial::{Partial, Progress},
     predicate::{Constant, compile},
     reader::{Reader, Strings},
     reads::Reads,
@@ -147,14 +148,30 @@ struct UnitResult {
 
 impl Engine {
     pub fn search<'a>(&'a self, tenants: &'a [TenantId], request: SearchRequest) -> Answer<'a, tempopb::SearchResponse> {
-        Box::pin(self.newest(tenants, request))
+        self.search_telling(tenants, request, None)
     }
 
-    async fn newest(&self, tenants: &[TenantId], request: SearchRequest) -> Result<tempopb::SearchResponse, QueryError> {
+    /// A search that tells what it is certain of before it is over. The answer has those traces too. A search in
+    /// several tenants tells nothing: what the next one has may be newer.
+    pub fn search_telling<'a>(
+        &'a self,
+        tenants: &'a [TenantId],
+        request: SearchRequest,
+        partial: Option<&'a Partial>,
+    ) -> Answer<'a, tempopb::SearchResponse> {
+        Box::pin(self.newest(tenants, request, partial.filter(|_| tenants.len() == 1)))
+    }
+
+    async fn newest(
+        &self,
+        tenants: &[TenantId],
+        request: SearchRequest,
+        partial: Option<&Partial>,
+    ) -> Result<tempopb::SearchResponse, QueryError> {
         let reads = self.reads();
         let plan = Arc::new(Plan::new(&request.filter)?);
         plan.explain(&reads.trail);
-        self.despite_broken_blocks(&reads, || self.searched(tenants, &plan, &request, &reads)).await
+        self.despite_broken_blocks(&reads, || self.searched(tenants, &plan, &request, &reads, partial)).await
     }
 
     async fn searched(
@@ -163,14 +180,18 @@ impl Engine {
         plan: &Arc<Plan>,
         request: &SearchRequest,
         reads: &Arc<Reads>,
+        partial: Option<&Partial>,
     ) -> Result<tempopb::SearchResponse, QueryError> {
         let mut traces = vec![];
         let mut metrics = tempopb::SearchMetrics::default();
         for tenant in tenants {
             let sources = self.sources(tenant, reads).await?;
-            let (winners, inspected) = self.winners(&sources, plan, request, reads).await?;
+            let mut progress = Progress::new(partial);
+            let (mut winners, inspected) = self.winners(&sources, plan, request, reads, &mut progress).await?;
             metrics.inspected_traces += inspected;
             sources.count_blocks(request.range, &mut metrics);
+            progress.leave_out_told(&mut winners, |winner| winner.id);
+            traces.append(&mut progress.told);
             // What is shown was looked at before.
             let looked_at = reads.spans.load(Ordering::Relaxed);
             traces.extend(self.show(&sources, plan, request, &winners, reads).await?);
@@ -195,6 +216,7 @@ impl Engine {
         plan: &Arc<Plan>,
         request: &SearchRequest,
         reads: &Arc<Reads>,
+        progress: &mut Progress<'_>,
     ) -> Result<(Vec<Winner>, u32), QueryError> {
         let mut winners: Vec<Winner> = vec![];
         let mut touched: BTreeSet<TraceId> = BTreeSet::new();
@@ -204,9 +226,16 @@ impl Engine {
         }
         let mut order: Vec<_> = sources.parts().collect();
         order.sort_by_key(|(source, _)| std::cmp::Reverse(source.range.end));
+        progress.all = order.len() as u32;
         let stage = reads.trail.stage("find the newest traces");
         let mut order = order.into_iter();
         while let Some((source, left_out)) = order.next() {
+            progress.done = progress.all - 1 - order.len() as u32;
+            if progress.due() {
+                let certain = certain(&winners, source.range.end, sources.loose.len_max(), request.limit);
+                progress.inspected = inspected;
+                self.tell(sources, plan, request, certain, reads, progress).await?;
+            }
             let in_range = source.overlaps(request.range);
             if !in_range && sources.loose.is_empty() {
                 reads.trail.prune(Pruned::Time);
@@ -249,6 +278,33 @@ impl Engine {
         Ok((winners, inspected))
     }
 
+    /// Tells those of the certain winners that are not told yet.
+    async fn tell(
+        &self,
+        sources: &Sources,
+        plan: &Plan,
+        request: &SearchRequest,
+        certain: &[Winner],
+        reads: &Arc<Reads>,
+        progress: &mut Progress<'_>,
+    ) -> Result<(), QueryError> {
+        let mut new = certain.to_vec();
+        progress.leave_out_told(&mut new, |winner| winner.id);
+        // What is shown was looked at before.
+        let looked_at = reads.spans.load(Ordering::Relaxed);
+        let traces = if new.is_empty() { vec![] } else { self.show(sources, plan, request, &new, reads).await? };
+        reads.spans.store(looked_at, Ordering::Relaxed);
+        let mut metrics = tempopb::SearchMetrics {
+            inspected_traces: progress.inspected,
+            inspected_bytes: reads.bytes.load(Ordering::Relaxed),
+            inspected_spans: looked_at,
+            ..Default::default()
+        };
+        sources.count_blocks(request.range, &mut metrics);
+        progress.tell(traces, metrics);
+        Ok(())
+    }
+
     /// The result entries of the winners.
     async fn show(
         &self,
@@ -277,6 +333,13 @@ impl Sources {
             metrics.total_block_bytes += bytes;
         }
     }
+}
+
+/// The winners that stay, whatever is still found: those that start after `end`, when the newest span of any source not
+/// yet read ends, and that `others` traces, judged later, cannot push out of the answer.
+fn certain(winners: &[Winner], end: i64, others: usize, limit: usize) -> &[Winner] {
+    let newer = winners.partition_point(|winner| winner.start > end);
+    &winners[..newer.min(limit.saturating_sub(others))]
 }
 
 fn keep_newest(winners: &mut Vec<Winner>, limit: usize) {
