@@ -102,7 +102,7 @@ impl StreamingQuerier for Querier {
     type MetricsQueryRangeStream = Stream<QueryRangeResponse>;
     type MetricsQueryInstantStream = Stream<QueryInstantResponse>;
 
-    async fn search(&self, request: Request<SearchRequest>) -> Answer<SearchResponse> {
+    async fn search(&self, request: Request<SearchRequest>) -> Result<Response<running::Messages>, Status> {
         let tenants = self.0.tenants(request.metadata().as_ref())?;
         let account = self.0.account(false);
         let r = request.into_inner();

@@ -567,7 +567,8 @@ fn show_traces(
             root_trace_name: root(&root_name).unwrap_or_default(),
             start_time_unix_nano: times.start(row) as u64,
             duration_ms: u32::try_from(times.durations.value(row) / 1_000_000).unwrap_or(u32::MAX),
-            span_set: span_sets.first().cloned(),
+            // Clients that know it show it alone.
+            span_set: span_sets.first().filter(|_| span_sets.len() == 1).cloned(),
             span_sets,
             service_stats,
         });
