@@ -22,8 +22,8 @@ use futures::stream;
 use prost::Message;
 use proto::tempopb::{
     QueryInstantRequest, QueryInstantResponse, QueryRangeRequest, QueryRangeResponse, SearchRequest,
-    SearchResponse, SearchTagValuesRequest, SearchTagValuesResponse, SearchTagValuesV2Response, SearchTagsRequest,
-    SearchTagsResponse, SearchTagsV2Response, SearchTagsV2Scope,
+    SearchTagValuesRequest, SearchTagValuesResponse, SearchTagValuesV2Response, SearchTagsRequest, SearchTagsResponse,
+    SearchTagsV2Response, SearchTagsV2Scope,
     streaming_querier_server::{StreamingQuerier, StreamingQuerierServer},
 };
 use std::{sync::Arc, time::Duration};
