@@ -30,6 +30,9 @@ pub struct ApiConfig {
     /// How long shutdown waits for running requests.
     #[serde(with = "duration_text")]
     pub drain_timeout: Duration,
+    /// How often a streamed search says at most what it is certain of.
+    #[serde(with = "duration_text")]
+    pub streaming_interval: Duration,
     pub query: QueryLimits,
 }
 
@@ -62,6 +65,7 @@ impl Default for ApiConfig {
             connections_max: 4096,
             request_bytes_max: 4 << 20,
             drain_timeout: Duration::from_secs(30),
+            streaming_interval: Duration::from_millis(500),
             query: QueryLimits::default(),
         }
     }

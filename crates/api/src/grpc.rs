@@ -2,13 +2,14 @@
 //!
 //! Requests pass the same checks as over HTTP, and 0 means absent as protobuf has it. The answer is the whole
 //! result, cut into messages of about a mebibyte; each repeats the job metrics, and what was sent is never taken
-//! back or changed by a later message.
+//! back or changed by a later message. A search that takes its time sends what is certain ([`running`]).
 
 use crate::{
     Failure, ReadyState,
     account::Account,
     ask::{self, AskedMetrics, AskedRange, AskedSearch, AskedTagNames, AskedTagValues},
     packets::{PACKET_BYTES_MAX, cut},
+    running,
     shape,
     state::{Shared, now},
 };
@@ -21,8 +22,8 @@ use futures::stream;
 use prost::Message;
 use proto::tempopb::{
     QueryInstantRequest, QueryInstantResponse, QueryRangeRequest, QueryRangeResponse, SearchRequest,
-    SearchResponse, SearchTagValuesRequest, SearchTagValuesResponse, SearchTagValuesV2Response, SearchTagsRequest,
-    SearchTagsResponse, SearchTagsV2Response, SearchTagsV2Scope,
+    SearchTagValuesRequest, SearchTagValuesResponse, SearchTagValuesV2Response, SearchTagsRequest, SearchTagsResponse,
+    SearchTagsV2Response, SearchTagsV2Scope,
     streaming_querier_server::{StreamingQuerier, StreamingQuerierServer},
 };
 use std::{sync::Arc, time::Duration};
@@ -93,7 +94,7 @@ fn answer<T>(account: &Account, messages: Vec<T>) -> Answer<T> {
 
 #[tonic::async_trait]
 impl StreamingQuerier for Querier {
-    type SearchStream = Stream<SearchResponse>;
+    type SearchStream = running::Messages;
     type SearchTagsStream = Stream<SearchTagsResponse>;
     type SearchTagsV2Stream = Stream<SearchTagsV2Response>;
     type SearchTagValuesStream = Stream<SearchTagValuesResponse>;
@@ -101,7 +102,7 @@ impl StreamingQuerier for Querier {
     type MetricsQueryRangeStream = Stream<QueryRangeResponse>;
     type MetricsQueryInstantStream = Stream<QueryInstantResponse>;
 
-    async fn search(&self, request: Request<SearchRequest>) -> Answer<SearchResponse> {
+    async fn search(&self, request: Request<SearchRequest>) -> Result<Response<running::Messages>, Status> {
         let tenants = self.0.tenants(request.metadata().as_ref())?;
         let account = self.0.account(false);
         let r = request.into_inner();
@@ -115,10 +116,7 @@ impl StreamingQuerier for Querier {
             spans_per_spanset: some(r.spans_per_span_set),
         };
         let request = ask::search(asked, self.0.limits(), now())?;
-        let SearchResponse { traces, metrics } = self.0.gate.run(&tenants, account.engine().search(&tenants, request)).await?;
-        let metrics = Some(metrics.unwrap_or_default());
-        let packets = cut(traces, PACKET_BYTES_MAX, Message::encoded_len);
-        answer(&account, packets.into_iter().map(|traces| SearchResponse { traces, metrics }).collect())
+        running::search(Arc::clone(&self.0), account, tenants, request).await
     }
 
     async fn search_tags(&self, request: Request<SearchTagsRequest>) -> Answer<SearchTagsResponse> {

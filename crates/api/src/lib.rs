@@ -23,6 +23,7 @@ mod params;
 mod process;
 mod query_string;
 mod routes;
+mod running;
 mod server;
 mod shape;
 mod state;

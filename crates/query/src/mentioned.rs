@@ -105,44 +105,77 @@ fn add(name: &Attribute, found: &mut Vec<Attribute>) {
     }
 }
 
-/// The comparisons of `name` with literals anywhere in a pipeline's filters.
-pub fn tests_of(pipeline: &Pipeline, name: &Attribute) -> Vec<Test> {
-    let mut tests = vec![];
+/// What a query asks of a name.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Mention {
+    /// Its comparisons with literals in filters.
+    pub tests: Vec<Test>,
+    /// It is mentioned in another way too, so that every value is of interest.
+    pub always: bool,
+}
+
+impl Mention {
+    pub fn join(&mut self, other: &Self) {
+        self.tests.extend(other.tests.iter().cloned());
+        self.always |= other.always;
+    }
+}
+
+/// What a pipeline asks of `name`.
+pub fn mention_of(pipeline: &Pipeline, name: &Attribute) -> Mention {
+    let mut mention = Mention::default();
     for stage in &pipeline.stages {
-        if let Stage::Spansets(expr) = stage {
-            tests_in_spansets(expr, name, &mut tests);
-        }
-    }
-    tests
-}
-
-fn tests_in_spansets(expr: &SpansetExpr, name: &Attribute, tests: &mut Vec<Test>) {
-    match expr {
-        SpansetExpr::Filter(condition) => tests_in_field(condition, name, tests),
-        SpansetExpr::Binary { left, right, .. } => {
-            tests_in_spansets(left, name, tests);
-            tests_in_spansets(right, name, tests);
-        }
-        SpansetExpr::Pipeline(pipeline) => tests.extend(tests_of(pipeline, name)),
-    }
-}
-
-fn tests_in_field(expr: &FieldExpr, name: &Attribute, tests: &mut Vec<Test>) {
-    match expr {
-        FieldExpr::And(left, right) | FieldExpr::Or(left, right) => {
-            tests_in_field(left, name, tests);
-            tests_in_field(right, name, tests);
-        }
-        FieldExpr::Compare { op, left, right, .. } => {
-            if let (FieldExpr::Attribute(compared), FieldExpr::Static(literal, _)) = (&**left, &**right) {
-                if compared == name {
-                    tests.extend(match op {
-                        ComparisonOp::Match | ComparisonOp::NotMatch => pattern_test(*op, right).ok(),
-                        _ => Value::of_static(literal).map(|literal| Test { op: *op, literal, pattern: None }),
-                    });
-                }
+        match stage {
+            Stage::Spansets(expr) => mention_in_spansets(expr, name, &mut mention),
+            other => {
+                let mut found = vec![];
+                in_pipeline(&Pipeline { stages: vec![other.clone()] }, &mut found);
+                mention.always |= found.contains(name);
             }
         }
-        _ => {}
     }
+    mention
+}
+
+fn mention_in_spansets(expr: &SpansetExpr, name: &Attribute, mention: &mut Mention) {
+    match expr {
+        SpansetExpr::Filter(condition) => mention_in_field(condition, name, mention),
+        SpansetExpr::Binary { left, right, .. } => {
+            mention_in_spansets(left, name, mention);
+            mention_in_spansets(right, name, mention);
+        }
+        SpansetExpr::Pipeline(pipeline) => mention.join(&mention_of(pipeline, name)),
+    }
+}
+
+fn mention_in_field(expr: &FieldExpr, name: &Attribute, mention: &mut Mention) {
+    match expr {
+        FieldExpr::And(left, right) | FieldExpr::Or(left, right) => {
+            mention_in_field(left, name, mention);
+            mention_in_field(right, name, mention);
+        }
+        FieldExpr::Compare { op, left, right, .. } if compares(left, right, name) => {
+            let test = match (op, &**right) {
+                (ComparisonOp::Match | ComparisonOp::NotMatch, pattern) => pattern_test(*op, pattern).ok(),
+                (_, FieldExpr::Static(literal, _)) => Value::of_static(literal).map(|literal| Test { op: *op, literal, pattern: None }),
+                _ => None,
+            };
+            mention.tests.extend(test);
+            // Structure numbers always show.
+            mention.always |= matches!(
+                name.name,
+                AttributeName::Intrinsic(Intrinsic::NestedSetLeft | Intrinsic::NestedSetRight | Intrinsic::NestedSetParent)
+            );
+        }
+        other => {
+            let mut found = vec![];
+            in_field(other, &mut found);
+            mention.always |= found.contains(name);
+        }
+    }
+}
+
+/// Whether it is a comparison of `name` with a literal.
+fn compares(left: &FieldExpr, right: &FieldExpr, name: &Attribute) -> bool {
+    matches!((left, right), (FieldExpr::Attribute(compared), FieldExpr::Static(..)) if compared == name)
 }

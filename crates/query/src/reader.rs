@@ -316,6 +316,16 @@ impl Reader {
         result
     }
 
+    /// The last value on `row`.
+    pub fn last(&self, row: usize) -> Option<Value> {
+        let mut result = None;
+        self.any(row, |value| {
+            result = Some(value);
+            false
+        });
+        result
+    }
+
     /// Whether a key of the name stands in a list on `row`, even with the empty value.
     pub fn present(&self, row: usize) -> bool {
         self.first.iter().any(|source| matches!(source, Source::List(lists, key) if lists.has_key(row, key)))

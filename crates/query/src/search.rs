@@ -10,8 +10,8 @@ use std::{
 
 use arrow::{array::AsArray, datatypes::Int64Type};
 use block::schema;
-use model::{ErrorKind, SpanId, TenantId, TraceId};
-use proto::{otlp::common::v1::{AnyValue, KeyValue, any_value}, tempopb};
+use model::{TenantId, TraceId};
+use proto::tempopb;
 use traceql::ast::{Attribute, AttributeName, FieldExpr, Intrinsic, Pipeline, QueryBody, Scope, SpanOfName};
 
 use crate::{
@@ -19,17 +19,19 @@ use crate::{
     layout::Layout,
     explain::{Pruned, Trail},
     legacy,
-    mentioned::{has_own_field, in_field, names, shown_key, tests_of},
+    mentioned::{in_field, names},
+    partial::{Partial, Progress},
     predicate::{Constant, compile},
     reader::{Reader, Strings},
     reads::Reads,
     request::{QueryError, SearchFilter, SearchRequest, TimeRange},
     scan::Scan,
+    shown::SpanWriter,
     source::{Source, Sources, Unit},
-    spansets::{BoundPipeline, Spanset, everything, rows_needed, single_filter, trace_runs},
+    spansets::{BoundPipeline, everything, rows_needed, single_filter, trace_runs},
     split::TraceSet,
     traces::TraceRows,
-    value::{Test, Value},
+    value::Value,
 };
 
 /// What is shown for a trace whose root span is not there.
@@ -146,14 +148,30 @@ struct UnitResult {
 
 impl Engine {
     pub fn search<'a>(&'a self, tenants: &'a [TenantId], request: SearchRequest) -> Answer<'a, tempopb::SearchResponse> {
-        Box::pin(self.newest(tenants, request))
+        self.search_telling(tenants, request, None)
     }
 
-    async fn newest(&self, tenants: &[TenantId], request: SearchRequest) -> Result<tempopb::SearchResponse, QueryError> {
+    /// A search that tells what it is certain of before it is over. The answer has those traces too. A search in
+    /// several tenants tells nothing: what the next one has may be newer.
+    pub fn search_telling<'a>(
+        &'a self,
+        tenants: &'a [TenantId],
+        request: SearchRequest,
+        partial: Option<&'a Partial>,
+    ) -> Answer<'a, tempopb::SearchResponse> {
+        Box::pin(self.newest(tenants, request, partial.filter(|_| tenants.len() == 1)))
+    }
+
+    async fn newest(
+        &self,
+        tenants: &[TenantId],
+        request: SearchRequest,
+        partial: Option<&Partial>,
+    ) -> Result<tempopb::SearchResponse, QueryError> {
         let reads = self.reads();
         let plan = Arc::new(Plan::new(&request.filter)?);
         plan.explain(&reads.trail);
-        self.despite_broken_blocks(&reads, || self.searched(tenants, &plan, &request, &reads)).await
+        self.despite_broken_blocks(&reads, || self.searched(tenants, &plan, &request, &reads, partial)).await
     }
 
     async fn searched(
@@ -162,14 +180,18 @@ impl Engine {
         plan: &Arc<Plan>,
         request: &SearchRequest,
         reads: &Arc<Reads>,
+        partial: Option<&Partial>,
     ) -> Result<tempopb::SearchResponse, QueryError> {
         let mut traces = vec![];
         let mut metrics = tempopb::SearchMetrics::default();
         for tenant in tenants {
             let sources = self.sources(tenant, reads).await?;
-            let (winners, inspected) = self.winners(&sources, plan, request, reads).await?;
+            let mut progress = Progress::new(partial);
+            let (mut winners, inspected) = self.winners(&sources, plan, request, reads, &mut progress).await?;
             metrics.inspected_traces += inspected;
             sources.count_blocks(request.range, &mut metrics);
+            progress.leave_out_told(&mut winners, |winner| winner.id);
+            traces.append(&mut progress.told);
             // What is shown was looked at before.
             let looked_at = reads.spans.load(Ordering::Relaxed);
             traces.extend(self.show(&sources, plan, request, &winners, reads).await?);
@@ -214,6 +236,7 @@ impl Engine {
         plan: &Arc<Plan>,
         request: &SearchRequest,
         reads: &Arc<Reads>,
+        progress: &mut Progress<'_>,
     ) -> Result<(Vec<Winner>, u32), QueryError> {
         let mut winners: Vec<Winner> = vec![];
         let mut touched: BTreeSet<TraceId> = BTreeSet::new();
@@ -223,9 +246,16 @@ impl Engine {
         }
         let mut order: Vec<_> = sources.parts().collect();
         order.sort_by_key(|(source, _)| std::cmp::Reverse(source.range.end));
+        progress.all = order.len() as u32;
         let stage = reads.trail.stage("find the newest traces");
         let mut order = order.into_iter();
         while let Some((source, left_out)) = order.next() {
+            progress.done = progress.all - 1 - order.len() as u32;
+            if progress.due() {
+                let certain = certain(&winners, source.range.end, sources.loose.len_max(), request.limit);
+                progress.inspected = inspected;
+                self.tell(sources, plan, request, certain, reads, progress).await?;
+            }
             let in_range = source.overlaps(request.range);
             if !in_range && sources.loose.is_empty() {
                 reads.trail.prune(Pruned::Time);
@@ -268,6 +298,33 @@ impl Engine {
         Ok((winners, inspected))
     }
 
+    /// Tells those of the certain winners that are not told yet.
+    async fn tell(
+        &self,
+        sources: &Sources,
+        plan: &Plan,
+        request: &SearchRequest,
+        certain: &[Winner],
+        reads: &Arc<Reads>,
+        progress: &mut Progress<'_>,
+    ) -> Result<(), QueryError> {
+        let mut new = certain.to_vec();
+        progress.leave_out_told(&mut new, |winner| winner.id);
+        // What is shown was looked at before.
+        let looked_at = reads.spans.load(Ordering::Relaxed);
+        let traces = if new.is_empty() { vec![] } else { self.show(sources, plan, request, &new, reads).await? };
+        reads.spans.store(looked_at, Ordering::Relaxed);
+        let mut metrics = tempopb::SearchMetrics {
+            inspected_traces: progress.inspected,
+            inspected_bytes: reads.bytes.load(Ordering::Relaxed),
+            inspected_spans: looked_at,
+            ..Default::default()
+        };
+        sources.count_blocks(request.range, &mut metrics);
+        progress.tell(traces, metrics);
+        Ok(())
+    }
+
     /// The result entries of the winners.
     async fn show(
         &self,
@@ -296,6 +353,13 @@ impl Sources {
             metrics.total_block_bytes += bytes;
         }
     }
+}
+
+/// The winners that stay, whatever is still found: those that start after `end`, when the newest span of any source not
+/// yet read ends, and that `others` traces, judged later, cannot push out of the answer.
+fn certain(winners: &[Winner], end: i64, others: usize, limit: usize) -> &[Winner] {
+    let newer = winners.partition_point(|winner| winner.start > end);
+    &winners[..newer.min(limit.saturating_sub(others))]
 }
 
 fn keep_newest(winners: &mut Vec<Winner>, limit: usize) {
@@ -490,7 +554,7 @@ fn show_traces(
     let (root_service, root_name) = (text(schema::ROOT_SERVICE_NAME), text(schema::ROOT_SPAN_NAME));
     let service = Reader::new(&rows.layout.places(&service_name())?, records);
     let status = records.column_by_name(schema::STATUS_CODE).map(|c| c.as_primitive::<arrow::datatypes::Int32Type>());
-    let spans = SpanWriter::new(rows, plan)?;
+    let spans = SpanWriter::new(rows, &plan.pipeline, &plan.shown)?;
     pipeline.evaluate(records, |run, spansets| {
         let row = run.start;
         let mut service_stats: BTreeMap<String, tempopb::ServiceStats> = BTreeMap::new();
@@ -523,104 +587,10 @@ fn show_traces(
             root_trace_name: root(&root_name).unwrap_or_default(),
             start_time_unix_nano: times.start(row) as u64,
             duration_ms: u32::try_from(times.durations.value(row) / 1_000_000).unwrap_or(u32::MAX),
-            span_set: span_sets.first().cloned(),
+            // Clients that know it show it alone.
+            span_set: span_sets.first().filter(|_| span_sets.len() == 1).cloned(),
             span_sets,
             service_stats,
         });
     })
 }
-
-/// Writes the spans of result spansets.
-struct SpanWriter<'a> {
-    ids: &'a arrow::array::FixedSizeBinaryArray,
-    starts: &'a arrow::array::Int64Array,
-    durations: &'a arrow::array::Int64Array,
-    name: Option<Strings>,
-    shown: Vec<Shown>,
-}
-
-/// A name whose value is shown of each span.
-struct Shown {
-    key: String,
-    reader: Reader,
-    /// What the query asks of it.
-    tests: Vec<Test>,
-}
-
-impl Shown {
-    /// The elements of an array that pass; one alone stands for itself.
-    fn passing(&self, elements: Vec<Value>) -> Value {
-        let mut passing: Vec<Value> =
-            elements.iter().filter(|e| self.tests.iter().any(|test| test.on(e))).cloned().collect();
-        match passing.len() {
-            0 => Value::Array(elements),
-            1 => passing.swap_remove(0),
-            _ => Value::Array(passing),
-        }
-    }
-
-    /// Of several values (events, links) the first that the query asks for.
-    fn value(&self, row: usize) -> Option<Value> {
-        let mut wanted = None;
-        self.reader.any(row, |value| {
-            let found = self.tests.iter().any(|test| test.on(&value));
-            if found {
-                wanted = Some(value);
-            }
-            found
-        });
-        match wanted {
-            Some(Value::Array(elements)) => Some(self.passing(elements)),
-            Some(value) => Some(value),
-            None => self.reader.first(row),
-        }
-    }
-}
-
-impl<'a> SpanWriter<'a> {
-    fn new(rows: &'a TraceRows, plan: &Plan) -> Result<Self, QueryError> {
-        let column = |name: &str| {
-            rows.records.column_by_name(name).ok_or_else(|| QueryError::new(ErrorKind::Internal, format!("rows without column {name}")))
-        };
-        let mut shown = vec![];
-        for name in plan.shown.iter().filter(|name| !has_own_field(name)) {
-            let reader = Reader::new(&rows.layout.places(name)?, &rows.records);
-            shown.push(Shown { key: shown_key(name), reader, tests: tests_of(&plan.pipeline, name) });
-        }
-        let asks_name = plan.shown.iter().any(|a| matches!(a.name, AttributeName::Intrinsic(Intrinsic::Name)));
-        Ok(Self {
-            ids: column(schema::SPAN_ID)?.as_fixed_size_binary(),
-            starts: column(schema::START_TIME)?.as_primitive::<Int64Type>(),
-            durations: column(schema::DURATION)?.as_primitive::<Int64Type>(),
-            name: if asks_name { rows.records.column_by_name(schema::NAME).and_then(Strings::new) } else { None },
-            shown,
-        })
-    }
-
-    fn spanset(&self, set: &Spanset, spans_max: usize) -> tempopb::SpanSet {
-        let listed = if spans_max == 0 { set.rows.len() } else { spans_max };
-        tempopb::SpanSet {
-            spans: set.rows.iter().take(listed).map(|row| self.span(*row as usize)).collect(),
-            matched: set.rows.len() as u32,
-            attributes: set.attributes.iter().map(|(key, value)| key_value(key, value.as_ref())).collect(),
-        }
-    }
-
-    fn span(&self, row: usize) -> tempopb::Span {
-        let attributes = self.shown.iter().filter_map(|shown| Some(key_value(&shown.key, Some(&shown.value(row)?))));
-        tempopb::Span {
-            span_id: SpanId::from_slice(self.ids.value(row)).unwrap_or_default().to_string(),
-            name: self.name.as_ref().and_then(|n| n.get(row)).unwrap_or_default().to_owned(),
-            start_time_unix_nano: self.starts.value(row) as u64,
-            duration_nanos: self.durations.value(row) as u64,
-            attributes: attributes.collect(),
-        }
-    }
-}
-
-/// nil is shown as the word.
-pub(crate) fn key_value(key: &str, value: Option<&Value>) -> KeyValue {
-    let value = value.map_or_else(|| AnyValue { value: Some(any_value::Value::StringValue("nil".into())) }, Value::to_any);
-    KeyValue { key: key.to_owned(), value: Some(value), ..Default::default() }
-}
-

@@ -43,6 +43,11 @@ impl TraceSet {
         self.0.is_empty()
     }
 
+    /// No fewer than there are traces; one may count twice.
+    pub fn len_max(&self) -> usize {
+        self.0.iter().map(|set| set.len()).sum()
+    }
+
     /// In no order; a trace may come twice.
     pub fn iter(&self) -> impl Iterator<Item = &TraceId> {
         self.0.iter().flat_map(|set| set.iter())

@@ -140,7 +140,6 @@ impl Engine {
         let reads = self.reads();
         let tag_values = match request.name.as_str() {
             "status.code" => ["error", "ok", "unset"].map(String::from).to_vec(),
-            "error" => vec!["true".to_owned()],
             _ => {
                 let names = old_names(&request.name);
                 let values = self.despite_broken_blocks(&reads, || self.values_of(tenants, &names, &request, &reads)).await?;
@@ -209,14 +208,11 @@ fn known_values(intrinsic: Intrinsic) -> Option<BTreeSet<(&'static str, String)>
         Intrinsic::Kind => words(
             &[Kind::Unspecified, Kind::Internal, Kind::Server, Kind::Client, Kind::Producer, Kind::Consumer].map(kind_word),
         ),
-        Intrinsic::Duration
-        | Intrinsic::TraceDuration
-        | Intrinsic::TraceId
+        Intrinsic::TraceId
         | Intrinsic::SpanId
         | Intrinsic::ParentId
         | Intrinsic::LinkTraceId
         | Intrinsic::LinkSpanId
-        | Intrinsic::EventTimeSinceStart
         | Intrinsic::Parent => BTreeSet::new(),
         _ => return None,
     })
@@ -310,7 +306,8 @@ fn add_value(value: Value, values: &mut BTreeSet<(&'static str, String)>, bytes:
         Value::Float(v) => ("float", format!("{v:?}")),
         Value::Bool(v) => ("bool", v.to_string()),
         Value::String(v) => ("string", v),
-        Value::Duration(v) => ("duration", traceql::go_duration(v)),
+        // Whole nanoseconds, as they can stand in a query.
+        Value::Duration(v) => ("int", v.to_string()),
         Value::Status(v) => ("keyword", status_word(v).to_owned()),
         Value::Kind(v) => ("keyword", kind_word(v).to_owned()),
         Value::Array(elements) => return elements.into_iter().for_each(|v| add_value(v, values, bytes)),

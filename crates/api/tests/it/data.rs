@@ -54,7 +54,7 @@ impl Data {
         config.local.path = self.folder.path().to_owned();
         let storage = Storage::open(&config).await.unwrap();
         let records = batch(request(trace_id)).records;
-        let mut writer = BlockWriter::new(Ulid::from_parts(1, 0), records.schema(), WriterOptions::default());
+        let mut writer = BlockWriter::new(Ulid::from_parts(1, trace_id), records.schema(), WriterOptions::default());
         writer.write(&records).unwrap();
         let entry = storage.put_block(&TenantId::single(), &writer.finish().unwrap()).await.unwrap();
         let table = storage.table(&TenantId::single()).await.unwrap();

@@ -4,6 +4,7 @@ mod answers;
 mod cancel;
 mod data;
 mod death;
+mod grafana;
 mod grpc;
 mod http;
 mod partial;

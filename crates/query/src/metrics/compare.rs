@@ -20,7 +20,7 @@ use crate::{
     reader::Reader,
     request::QueryError,
     scan::evaluate,
-    search::key_value,
+    shown::key_value,
     traces::TraceRows,
     value::Value,
 };

@@ -1,12 +1,12 @@
 //! Series: labels and a value per interval.
 
-use std::{cmp::Ordering, collections::HashMap};
+use std::collections::HashMap;
 
 use proto::{otlp::common::v1::{AnyValue, KeyValue, any_value}, tempopb};
 use traceql::ast::{ArithmeticOp, ComparisonOp, MetricsFunction, MetricsQuery, SecondStage};
 
 use super::{groups::GroupKey, intervals::Intervals};
-use crate::{search::key_value, value::{Number, Value, holds}};
+use crate::{shown::key_value, value::{Number, Value, holds}};
 
 #[derive(Clone, Debug)]
 pub struct Series {
@@ -106,8 +106,8 @@ pub fn limited(mut series: Vec<Series>, most: Option<usize>, lacking: Option<Str
 
 pub fn second_stage(series: Vec<Series>, stage: &SecondStage) -> Vec<Series> {
     match stage {
-        SecondStage::TopK(k) => select(series, usize::try_from(*k).unwrap_or(0), |a, b| b.total_cmp(&a)),
-        SecondStage::BottomK(k) => select(series, usize::try_from(*k).unwrap_or(0), |a, b| a.total_cmp(&b)),
+        SecondStage::TopK(k) => select(series, usize::try_from(*k).unwrap_or(0), false),
+        SecondStage::BottomK(k) => select(series, usize::try_from(*k).unwrap_or(0), true),
         SecondStage::Compare(op, bound) => {
             let mut series = series;
             for value in series.iter_mut().flat_map(|s| &mut s.values) {
@@ -122,8 +122,9 @@ fn sample_passes(op: ComparisonOp, value: f64, bound: f64) -> bool {
     holds(op, Number::Float(value).compare(Number::Float(bound)))
 }
 
-/// Keeps `k` samples of every interval, the first in the given order; ties go by labels.
-fn select(series: Vec<Series>, k: usize, order: impl Fn(f64, f64) -> Ordering) -> Vec<Series> {
+/// Keeps `k` samples of every interval: the greatest, those equal in the order of their labels; from the bottom the
+/// last of the same order.
+fn select(series: Vec<Series>, k: usize, bottom: bool) -> Vec<Series> {
     let mut series = sorted(series);
     if series.len() <= k {
         return series;
@@ -132,7 +133,10 @@ fn select(series: Vec<Series>, k: usize, order: impl Fn(f64, f64) -> Ordering) -
     for interval in 0..intervals {
         let mut present: Vec<(usize, f64)> =
             series.iter().enumerate().filter_map(|(i, s)| Some((i, s.values[interval]?))).collect();
-        present.sort_by(|a, b| order(a.1, b.1).then(a.0.cmp(&b.0)));
+        present.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        if bottom {
+            present.reverse();
+        }
         for (i, _) in present.into_iter().skip(k) {
             series[i].values[interval] = None;
         }

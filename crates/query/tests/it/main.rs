@@ -9,6 +9,7 @@ mod data;
 mod decisions;
 mod growing;
 mod naive;
+mod partial;
 mod places;
 mod questions;
 mod settings;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use traceql::ast::{
     Aggregate, AggregateFunction, ArithmeticOp, Attribute, AttributeName, ComparisonOp, FieldExpr, Intrinsic, Pipeline,
-    Relation, ScalarExpr, SpansetExpr, SpansetOp, Stage, StructuralForm,
+    Relation, ScalarExpr, Scope, SpansetExpr, SpansetOp, Stage, StructuralForm,
 };
 
 use super::{
@@ -234,10 +234,8 @@ impl Eyes<'_> {
             *spans += 1;
             *errors += u32::from(trace.nodes[span].status == traceql::ast::Status::Error);
         }
-        let mut names = vec![];
-        mentioned(pipeline, &mut names);
-        let mut asked = vec![];
-        comparisons(pipeline, &mut asked);
+        let asked = asked_of(pipeline);
+        let asks_name = asked.iter().any(|(name, _)| name.name == AttributeName::Intrinsic(Intrinsic::Name));
         let spansets = sets.iter().map(|set| FoundSet {
             matched: set.spans.len() as u32,
             attributes: set.attributes.iter().map(|(key, value)| (key.clone(), shown(value.as_ref()))).collect(),
@@ -245,7 +243,7 @@ impl Eyes<'_> {
                 .spans
                 .iter()
                 .take(if spans_max == 0 { usize::MAX } else { spans_max })
-                .map(|span| self.shown_span(*span, &names, &asked))
+                .map(|span| self.shown_span(*span, &asked, asks_name))
                 .collect(),
         });
         Found {
@@ -262,12 +260,13 @@ impl Eyes<'_> {
         }
     }
 
-    /// Of several values of a name the first is shown that a comparison of the query holds for; else the first. Of the
-    /// elements of an array likewise those that it holds for; one alone stands for itself.
-    fn shown_span(&self, span: usize, names: &[Attribute], asked: &[(Attribute, ComparisonOp, Value)]) -> FoundSpan {
+    /// A name that is only compared with literals shows the first value that a comparison holds for, on any span. A
+    /// name mentioned in any other way shows its first value otherwise, of events and links the last. Of the elements
+    /// of an array those that a comparison holds for are shown; one alone stands for itself.
+    fn shown_span(&self, span: usize, names: &[(Attribute, Asked)], asks_name: bool) -> FoundSpan {
         let node = &self.trace.nodes[span];
         let mut attributes = vec![];
-        for name in names {
+        for (name, asked) in names {
             let key = match &name.name {
                 AttributeName::Key { key, .. } => key.clone(),
                 AttributeName::Intrinsic(
@@ -281,10 +280,8 @@ impl Eyes<'_> {
                 ) => continue,
                 AttributeName::Intrinsic(_) => name.to_string(),
             };
-            let values = self.named(name, span);
-            let wanted = |value: &&Value| {
-                asked.iter().any(|(other, op, literal)| other == name && self.compare(*op, value, literal))
-            };
+            let mut values = self.named(name, span);
+            let wanted = |value: &&Value| asked.tests.iter().any(|(op, literal)| self.compare(*op, value, literal));
             let shown = match values.iter().find(wanted) {
                 Some(Value::Array(elements)) => match elements.iter().filter(wanted).collect::<Vec<_>>().as_slice() {
                     [] => Value::Array(elements.clone()),
@@ -292,15 +289,35 @@ impl Eyes<'_> {
                     several => Value::Array(several.iter().copied().cloned().collect()),
                 },
                 Some(value) => value.clone(),
-                None => match values.into_iter().next() {
-                    Some(first) => first,
-                    None => continue,
-                },
+                None if !asked.otherwise => continue,
+                None => {
+                    if matches!(
+                        name.name,
+                        AttributeName::Key { scope: Some(Scope::Event | Scope::Link), .. }
+                            | AttributeName::Intrinsic(
+                                Intrinsic::EventName
+                                    | Intrinsic::EventTimeSinceStart
+                                    | Intrinsic::LinkTraceId
+                                    | Intrinsic::LinkSpanId
+                            )
+                    ) {
+                        values.reverse();
+                    }
+                    match (values.into_iter().next(), &name.name) {
+                        (Some(first), _) => first,
+                        (None, AttributeName::Intrinsic(Intrinsic::EventName)) => Value::String(String::new()),
+                        (None, AttributeName::Key { scope: Some(Scope::Span), key })
+                            if ["http.method", "http.url", "http.status_code"].contains(&key.as_str()) =>
+                        {
+                            Value::String("nil".into())
+                        }
+                        (None, _) => continue,
+                    }
+                }
             };
             attributes.push((key, shown.shown()));
         }
         attributes.sort();
-        let asks_name = names.iter().any(|name| name.name == AttributeName::Intrinsic(Intrinsic::Name));
         FoundSpan {
             id: hex(&node.row.span.span_id),
             name: if asks_name { node.row.span.name.clone() } else { String::new() },
@@ -315,54 +332,86 @@ fn shown(value: Option<&Value>) -> String {
     value.map_or("string \"nil\"".to_owned(), Value::shown)
 }
 
-/// The comparisons of a name with a literal that a span may pass to be in a spanset.
-fn comparisons(pipeline: &Pipeline, all: &mut Vec<(Attribute, ComparisonOp, Value)>) {
-    fn in_filter(expr: &FieldExpr, all: &mut Vec<(Attribute, ComparisonOp, Value)>) {
-        match expr {
-            FieldExpr::And(left, right) | FieldExpr::Or(left, right) => {
-                in_filter(left, all);
-                in_filter(right, all);
-            }
-            FieldExpr::Compare { op, left, right, .. } => {
-                if let (FieldExpr::Attribute(name), FieldExpr::Static(literal, _)) = (&**left, &**right) {
-                    all.extend(Value::of_literal(literal).map(|literal| (name.clone(), *op, literal)));
-                }
-            }
-            _ => {}
-        }
-    }
-    fn in_expr(expr: &SpansetExpr, all: &mut Vec<(Attribute, ComparisonOp, Value)>) {
-        match expr {
-            SpansetExpr::Filter(filter) => in_filter(filter, all),
-            SpansetExpr::Pipeline(pipeline) => comparisons(pipeline, all),
-            SpansetExpr::Binary { left, right, .. } => [left, right].into_iter().for_each(|side| in_expr(side, all)),
-        }
-    }
-    for stage in &pipeline.stages {
-        if let Stage::Spansets(expr) = stage {
-            in_expr(expr, all);
-        }
-    }
+/// What a query asks of a name.
+#[derive(Clone, Debug, Default)]
+struct Asked {
+    /// The comparisons with a literal in its filters.
+    tests: Vec<(ComparisonOp, Value)>,
+    /// It is mentioned otherwise too.
+    otherwise: bool,
 }
 
-/// Each name of a query once.
-fn mentioned(pipeline: &Pipeline, names: &mut Vec<Attribute>) {
+/// What a query asks of each name; a name without a scope is asked of the span and of the resource.
+fn asked_of(pipeline: &Pipeline) -> Vec<(Attribute, Asked)> {
+    let (mut compared, mut others) = (vec![], vec![]);
+    mentioned(pipeline, &mut compared, &mut others);
+    let mut all: Vec<(Attribute, Asked)> = vec![];
+    let mut add = |name: &Attribute, asked: Asked| {
+        let scopes = match &name.name {
+            AttributeName::Key { scope: None, .. } => vec![Some(Scope::Span), Some(Scope::Resource)],
+            _ => vec![None],
+        };
+        for scope in scopes {
+            let mut name = name.clone();
+            if let (Some(scope), AttributeName::Key { scope: of_name, .. }) = (scope, &mut name.name) {
+                *of_name = Some(scope);
+            }
+            match all.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, known)) => {
+                    known.tests.extend(asked.tests.clone());
+                    known.otherwise |= asked.otherwise;
+                }
+                None => all.push((name, asked.clone())),
+            }
+        }
+    };
+    for (name, op, literal) in compared {
+        let structure = matches!(
+            name.name,
+            AttributeName::Intrinsic(Intrinsic::NestedSetLeft | Intrinsic::NestedSetRight | Intrinsic::NestedSetParent)
+        );
+        add(&name, Asked { tests: literal.map(|literal| (op, literal)).into_iter().collect(), otherwise: structure });
+    }
+    others.iter().for_each(|name| add(name, Asked { tests: vec![], otherwise: true }));
+    all
+}
+
+type Compared = Vec<(Attribute, ComparisonOp, Option<Value>)>;
+
+fn mentioned(pipeline: &Pipeline, compared: &mut Compared, others: &mut Vec<Attribute>) {
     for stage in &pipeline.stages {
         match stage {
-            Stage::Spansets(expr) => in_spansets(expr, names),
-            Stage::ScalarFilter { left, right, .. } => [left, right].into_iter().for_each(|s| in_scalar(s, names)),
-            Stage::GroupBy(expr) => in_field(expr, names),
+            Stage::Spansets(expr) => in_spansets(expr, compared, others),
+            Stage::ScalarFilter { left, right, .. } => [left, right].into_iter().for_each(|s| in_scalar(s, others)),
+            Stage::GroupBy(expr) => in_field(expr, others),
             Stage::Coalesce => {}
-            Stage::Select(selected) => selected.iter().for_each(|name| add(name, names)),
+            Stage::Select(selected) => selected.iter().for_each(|name| add(name, others)),
         }
     }
 }
 
-fn in_spansets(expr: &SpansetExpr, names: &mut Vec<Attribute>) {
+fn in_spansets(expr: &SpansetExpr, compared: &mut Compared, others: &mut Vec<Attribute>) {
     match expr {
-        SpansetExpr::Filter(filter) => in_field(filter, names),
-        SpansetExpr::Pipeline(pipeline) => mentioned(pipeline, names),
-        SpansetExpr::Binary { left, right, .. } => [left, right].into_iter().for_each(|side| in_spansets(side, names)),
+        SpansetExpr::Filter(filter) => in_filter(filter, compared, others),
+        SpansetExpr::Pipeline(pipeline) => mentioned(pipeline, compared, others),
+        SpansetExpr::Binary { left, right, .. } => {
+            [left, right].into_iter().for_each(|side| in_spansets(side, compared, others));
+        }
+    }
+}
+
+fn in_filter(expr: &FieldExpr, compared: &mut Compared, others: &mut Vec<Attribute>) {
+    match expr {
+        FieldExpr::And(left, right) | FieldExpr::Or(left, right) => {
+            [left, right].into_iter().for_each(|side| in_filter(side, compared, others));
+        }
+        FieldExpr::Compare { op, left, right, .. } => match (&**left, &**right) {
+            (FieldExpr::Attribute(name), FieldExpr::Static(literal, _)) => {
+                compared.push((name.clone(), *op, Value::of_literal(literal)));
+            }
+            _ => in_field(expr, others),
+        },
+        _ => in_field(expr, others),
     }
 }
 
@@ -373,7 +422,9 @@ fn in_scalar(expr: &ScalarExpr, names: &mut Vec<Attribute>) {
         ScalarExpr::Binary { left, right, .. } => [left, right].into_iter().for_each(|side| in_scalar(side, names)),
         ScalarExpr::Negate(operand) => in_scalar(operand, names),
         ScalarExpr::Pipeline(pipeline, inner) => {
-            mentioned(pipeline, names);
+            let mut compared = vec![];
+            mentioned(pipeline, &mut compared, names);
+            names.extend(compared.into_iter().map(|(name, ..)| name));
             in_scalar(inner, names);
         }
     }
