@@ -31,10 +31,14 @@ struct Layout {
 
 /// The properties of a file whose first batch is `first`.
 pub(super) fn properties(first: &RecordBatch, options: &WriterOptions) -> Result<WriterPropertiesBuilder, BlockError> {
+    let compression = match options.zstd_level {
+        0 => Compression::UNCOMPRESSED,
+        level => Compression::ZSTD(ZstdLevel::try_new(level)?),
+    };
     let mut properties = WriterProperties::builder()
         .set_writer_version(WriterVersion::PARQUET_1_0)
         .set_created_by("sostenuto".into())
-        .set_compression(Compression::ZSTD(ZstdLevel::try_new(options.zstd_level)?))
+        .set_compression(compression)
         .set_max_row_group_row_count(None)
         .set_data_page_row_count_limit(options.page_rows)
         .set_dictionary_page_size_limit(DICTIONARY_PAGE_BYTES)

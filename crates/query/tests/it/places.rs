@@ -59,8 +59,9 @@ pub static GENEROUS: LazyLock<PromotionPolicy> =
 pub static FRUGAL: LazyLock<PromotionPolicy> =
     LazyLock::new(|| PromotionPolicy { rows_min: 1_000_000, ..PromotionPolicy::default() });
 
+/// Pages are not compressed: making the contexts for it takes longer than anything else with so few rows.
 pub fn small_row_groups(rows: usize) -> WriterOptions {
-    WriterOptions { row_group_rows: rows, page_rows: 16, ..WriterOptions::default() }
+    WriterOptions { zstd_level: 0, row_group_rows: rows, page_rows: 16, ..WriterOptions::default() }
 }
 
 /// The rows cut into at most so many stretches.

@@ -20,7 +20,7 @@ const QUERIES_PER_DATA: usize = 100;
 
 #[test]
 fn settings_make_no_difference() {
-    runtime().block_on(settings_make_no_difference_to(count(600)));
+    runtime().block_on(settings_make_no_difference_to(count(400)));
 }
 
 async fn settings_make_no_difference_to(total: usize) {
