@@ -72,24 +72,37 @@ fn function_name(function: &MetricsFunction) -> &'static str {
     }
 }
 
-/// A text that orders label values; equal exactly for equal labels.
-fn label_text(label: &KeyValue) -> (String, String) {
-    let value = match label.value.as_ref().and_then(|v| v.value.as_ref()) {
-        Some(any_value::Value::StringValue(v)) => v.clone(),
-        Some(any_value::Value::IntValue(v)) => format!("{v:020}"),
-        Some(other) => format!("{other:?}"),
-        None => String::new(),
+/// Key, type and a text that orders the values of a type; equal exactly for equal labels.
+type LabelOrder = (String, u8, String);
+
+fn label_order(label: &KeyValue) -> LabelOrder {
+    let (rank, value) = match label.value.as_ref().and_then(|v| v.value.as_ref()) {
+        None => (0, String::new()),
+        Some(any_value::Value::IntValue(v)) => (1, format!("{v:020}")),
+        Some(any_value::Value::DoubleValue(v)) => (2, format!("{v:?} {}", v.to_bits())),
+        Some(any_value::Value::StringValue(v)) => (3, v.clone()),
+        Some(other) => (4, format!("{other:?}")),
     };
-    (label.key.clone(), value)
+    (label.key.clone(), rank, value)
 }
 
-fn label_key(series: &Series) -> (usize, Vec<(String, String)>) {
-    (series.labels.len(), series.labels.iter().map(label_text).collect())
+fn series_order(series: &Series) -> (usize, Vec<LabelOrder>) {
+    (series.labels.len(), series.labels.iter().map(label_order).collect())
 }
 
-/// By number of labels, then keys and values.
+fn by_samples(a: &Series, b: &Series) -> Ordering {
+    let order = |(a, b): (&Option<f64>, &Option<f64>)| match (a, b) {
+        (Some(a), Some(b)) => a.total_cmp(b),
+        (a, b) => a.is_some().cmp(&b.is_some()),
+    };
+    a.values.iter().zip(&b.values).map(order).find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
+}
+
+/// By number of labels, then keys and values. Series can have equal labels, as a value can be the word `nil`: these go
+/// by their samples, so that the answer is always the same.
 pub fn sorted(mut series: Vec<Series>) -> Vec<Series> {
-    series.sort_by_cached_key(label_key);
+    series.sort_by(by_samples);
+    series.sort_by_cached_key(series_order);
     series
 }
 
@@ -147,7 +160,7 @@ fn select(series: Vec<Series>, k: usize, bottom: bool) -> Vec<Series> {
 /// Arithmetic between series: those with equal labels meet (the function's name does not count); a series
 /// without labels meets every other.
 pub fn combine(op: ArithmeticOp, left: Vec<Series>, right: Vec<Series>) -> Vec<Series> {
-    let bare = |s: &Series| s.labels.iter().filter(|l| l.key != "__name__").map(label_text).collect::<Vec<_>>();
+    let bare = |s: &Series| s.labels.iter().filter(|l| l.key != "__name__").map(label_order).collect::<Vec<_>>();
     let apply = |a: &Series, b: &Series, labels: Vec<KeyValue>| {
         let values = a.values.iter().zip(&b.values).map(|(a, b)| Some(arithmetic(op, (*a)?, (*b)?)));
         Series { labels, values: values.map(|v| v.filter(|v| v.is_finite())).collect() }
@@ -163,6 +176,7 @@ pub fn combine(op: ArithmeticOp, left: Vec<Series>, right: Vec<Series>) -> Vec<S
             return right.iter().map(|s| apply(one, s, without_name(s))).collect();
         }
     }
+    let right = sorted(right);
     let by_labels: HashMap<_, _> = right.iter().map(|s| (bare(s), s)).collect();
     left.iter().filter_map(|s| Some(apply(s, by_labels.get(&bare(s))?, without_name(s)))).collect()
 }
