@@ -10,7 +10,7 @@ use std::{
 
 use arrow::{array::AsArray, datatypes::Int64Type};
 use block::schema;
-use model::{TenantId, TraceId};
+use model::{ErrorKind, TenantId, TraceId};
 use proto::tempopb;
 use traceql::ast::{Attribute, AttributeName, FieldExpr, Intrinsic, Pipeline, QueryBody, Scope, SpanOfName};
 
@@ -221,7 +221,7 @@ impl Engine {
             let request = SearchRequest { filter, range: Some(range), limit: usize::MAX, spans_per_spanset: 0 };
             let reads = self.reads();
             let sources = self.sources(tenant, &reads).await?;
-            let (winners, _) = self.winners(&sources, &plan, &request, &reads).await?;
+            let (winners, _) = self.winners(&sources, &plan, &request, &reads, &mut Progress::new(None)).await?;
             match reads.partial() {
                 Some(lacks) => Err(QueryError::new(ErrorKind::Unavailable, lacks)),
                 None => Ok(winners.into_iter().map(|winner| winner.id).collect()),

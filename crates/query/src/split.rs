@@ -30,11 +30,6 @@ impl TraceSet {
         self
     }
 
-    /// As many as there are, or some more where sets overlap.
-    pub fn len_max(&self) -> usize {
-        self.0.iter().map(|set| set.len()).sum()
-    }
-
     pub fn contains(&self, id: &TraceId) -> bool {
         self.0.iter().any(|set| set.contains(id))
     }
