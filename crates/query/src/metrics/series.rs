@@ -1,6 +1,6 @@
 //! Series: labels and a value per interval.
 
-use std::collections::HashMap;
+use std::{cmp::Ordering, collections::HashMap};
 
 use proto::{otlp::common::v1::{AnyValue, KeyValue, any_value}, tempopb};
 use traceql::ast::{ArithmeticOp, ComparisonOp, MetricsFunction, MetricsQuery, SecondStage};
