@@ -215,11 +215,14 @@ mod tests {
             entry(7, 4, 3, 1, SETTLED),
             entry(7, 5, 4, 1, SETTLED),
         ];
-        let jobs = |known| plan(&blocks, known, &config(), NOW_UNIX_MS).len();
-        assert_eq!(jobs(Known { aside: &|_| false, barrier: &|_, _| false }), 1);
-        assert_eq!(jobs(Known { aside: &|_| false, barrier: &|window, id| window == "2026-11-21T07" && id == blocks[2].id }), 2);
-        assert_eq!(jobs(Known { aside: &|id| id == blocks[1].id, barrier: &|_, _| false }), 1);
-        assert_eq!(jobs(Known { aside: &|id| id == blocks[1].id || id == blocks[3].id, barrier: &|_, _| false }), 0);
+        let of_hour = "2026-11-21T07";
+        let jobs = |aside: &dyn Fn(Ulid) -> bool, barrier: &dyn Fn(&str, Ulid) -> bool| {
+            plan(&blocks, Known { aside, barrier }, &config(), NOW_UNIX_MS).len()
+        };
+        assert_eq!(jobs(&|_| false, &|_, _| false), 1);
+        assert_eq!(jobs(&|_| false, &|window, id| window == of_hour && id == blocks[2].id), 2);
+        assert_eq!(jobs(&|id| id == blocks[1].id, &|_, _| false), 1);
+        assert_eq!(jobs(&|id| id == blocks[1].id || id == blocks[3].id, &|_, _| false), 0);
     }
 
     proptest! {
