@@ -104,17 +104,17 @@ pub fn runtime() -> tokio::runtime::Runtime {
 
 #[test]
 fn filters_agree() {
-    runtime().block_on(each_query(1, count(2_500), |asker| asker.single_filter(), check_search));
+    runtime().block_on(each_query(1, count(3_500), |asker| asker.single_filter(), check_search));
 }
 
 #[test]
 fn pipelines_agree() {
-    runtime().block_on(each_query(2, count(2_500), |asker| asker.pipeline(), check_search));
+    runtime().block_on(each_query(2, count(3_500), |asker| asker.pipeline(), check_search));
 }
 
 #[test]
 fn metrics_agree() {
-    runtime().block_on(each_query(3, count(1_500), |asker| asker.metrics(), check_metrics));
+    runtime().block_on(each_query(3, count(2_500), |asker| asker.metrics(), check_metrics));
 }
 
 pub async fn check_search(world: &World, traces: &[Trace<'_>], rng: &mut StdRng, text: &str) -> bool {

@@ -3,6 +3,7 @@
 //! Written from the specification of TraceQL and `docs/compatibility.md`, not from the engine. It knows traces only
 //! as wholes.
 
+mod compare;
 pub mod metrics;
 pub mod search;
 mod trace;

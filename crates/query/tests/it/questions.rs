@@ -3,7 +3,7 @@
 use proto::otlp::common::v1::{AnyValue, KeyValue, any_value::Value as Any};
 use rand::{Rng, rngs::StdRng, seq::IndexedRandom};
 
-use crate::data::Row;
+use crate::data::{BASE, Row, SECOND};
 
 /// What can be asked about.
 pub struct Vocabulary {
@@ -417,6 +417,16 @@ impl Asker<'_> {
             0 => self.pipeline(),
             _ => self.filter(),
         };
+        if self.chance(0.08) {
+            let at = BASE + self.rng.random_range(0..300) * SECOND;
+            let rest = match self.below(4) {
+                0 => String::new(),
+                1 => ", 2".into(),
+                2 => ", 1000".into(),
+                _ => format!(", 1000, {at}, {}", at + 200 * SECOND),
+            };
+            return format!("{pipeline} | compare({}{rest})", self.filter());
+        }
         let mut query = format!("{pipeline} | {}", self.metrics_function());
         let compared = |asker: &mut Self| format!(" {} {}", asker.comparison(), asker.pick(&["1", "0", "0.05", "2", "1s"]));
         if self.chance(0.15) {

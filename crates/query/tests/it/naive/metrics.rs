@@ -7,7 +7,11 @@ use traceql::ast::{
     SecondStage,
 };
 
-use super::{Eyes, Patterns, Trace, value::Value};
+use super::{
+    Eyes, Patterns, Trace,
+    compare::{Comparison, compare},
+    value::Value,
+};
 
 const NANOS: f64 = 1e9;
 
@@ -31,7 +35,7 @@ impl Axis {
         Axis::Steps { start: first, step, count: ((last - first) / step) as usize }
     }
 
-    fn bucket(self, time: i64) -> Option<usize> {
+    pub fn bucket(self, time: i64) -> Option<usize> {
         match self {
             Axis::Instant { start, end } => (start..=end).contains(&time).then_some(0),
             Axis::Steps { start, step, count } => {
@@ -79,7 +83,8 @@ impl Series {
 pub struct Answer {
     pub series: Vec<Series>,
     pub rest: Vec<SecondStage>,
-    /// Operands of arithmetic have series with equal labels (a value may be the word `nil`): any of them may be meant.
+    /// There is more than one right answer. Operands of arithmetic have series with equal labels (a value may be the
+    /// word `nil`), or `compare()` cuts between equally frequent values.
     pub ambiguous: bool,
 }
 
@@ -89,6 +94,16 @@ pub fn evaluate(traces: &[Trace<'_>], expr: &MetricsExpr, axis: Axis, patterns: 
         let series = combined(traces, expr, axis, patterns, &mut ambiguous);
         return Answer { series, rest: vec![], ambiguous };
     };
+    if let MetricsFunction::Compare { selection, top_n, range } = &query.function {
+        let of_trace = |trace| {
+            let sets = Eyes { trace, patterns }.spansets(&query.pipeline);
+            sets.into_iter().flat_map(|set| set.spans).collect::<BTreeSet<usize>>().into_iter().map(move |span| (trace, span))
+        };
+        let top = top_n.map_or(10, |n| usize::try_from(n).expect("at least 1"));
+        let comparison = Comparison { selection, top, range: *range };
+        let (series, ambiguous) = compare(traces.iter().flat_map(of_trace), &comparison, axis, patterns);
+        return Answer { series, rest: vec![], ambiguous };
+    }
     let cut = query.second.iter().position(|s| !matches!(s, SecondStage::Compare(..))).unwrap_or(query.second.len());
     let series = filtered(series(traces, query, axis, patterns), &query.second[..cut]);
     Answer { series, rest: query.second[cut..].to_vec(), ambiguous: false }
@@ -254,7 +269,7 @@ fn series(traces: &[Trace<'_>], query: &MetricsQuery, axis: Axis, patterns: &Pat
                     all.push(Series { labels, samples: samples.collect() });
                 }
             }
-            MetricsFunction::Compare { .. } => panic!("the generator makes none"),
+            MetricsFunction::Compare { .. } => panic!("the parser lets it stand alone only"),
         }
     }
     all
