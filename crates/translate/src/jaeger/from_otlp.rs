@@ -9,7 +9,7 @@ use proto::otlp::{
 
 use super::{
     Batch, KeyValue, Log, Process, RefType, Span, SpanRef, ValueType,
-    to_otlp::{CHILD_OF, EVENT, FLAGS, REF_TYPE, SAMPLED, WARNINGS},
+    to_otlp::{CHILD_OF, EVENT, FLAGS, MESSAGE, REF_TYPE, SAMPLED, WARNINGS},
 };
 use crate::{
     NO_SERVICE_NAME,
@@ -138,8 +138,8 @@ fn references(span: &otlp::Span) -> Vec<SpanRef> {
 
 fn log(event: &otlp::span::Event) -> Log {
     let mut fields = vec![];
-    // An attribute of this name must not be taken for the event's.
-    if !event.name.is_empty() || event.attributes.iter().any(|attribute| attribute.key == EVENT) {
+    // An attribute of such a name must not be taken for the event's.
+    if !event.name.is_empty() || event.attributes.iter().any(|a| a.key == EVENT || a.key == MESSAGE) {
         fields.push(KeyValue::text(EVENT, &event.name));
     }
     fields.extend(event.attributes.iter().map(tag));

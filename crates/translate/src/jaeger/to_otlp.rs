@@ -24,6 +24,8 @@ pub(super) const REF_TYPE: &str = "opentracing.ref_type";
 pub(super) const CHILD_OF: &str = "child_of";
 /// The field of a log that is an event's name.
 pub(super) const EVENT: &str = "event";
+/// What some clients call it; never written.
+pub(super) const MESSAGE: &str = "message";
 pub(super) const SAMPLED: u32 = 1;
 
 /// Takes the spans of batches.
@@ -138,10 +140,10 @@ fn event(log: Log) -> otlp::span::Event {
         time_unix_nano: log.timestamp.map_or(0, |time| nanos(time.seconds, time.nanos)),
         ..Default::default()
     };
-    let mut named = false;
-    for field in log.fields {
-        if !named && field.key == EVENT && field.v_type() == ValueType::String {
-            named = true;
+    let text = |name: &str| log.fields.iter().position(|field| field.key == name && field.v_type() == ValueType::String);
+    let name = text(EVENT).or_else(|| text(MESSAGE));
+    for (at, field) in log.fields.into_iter().enumerate() {
+        if Some(at) == name {
             out.name = field.v_str;
         } else if !count(&field, names::DROPPED_ATTRIBUTES, &mut out.dropped_attributes_count) {
             out.attributes.push(convert_tag(field));

@@ -1,4 +1,5 @@
-//! Events as annotations: the name alone, or, where there are attributes, `"name": {attributes as JSON}`.
+//! Events as annotations: the name alone, or, where there are attributes, `"name": {attributes as JSON}`. The form
+//! `{"name": {attributes as JSON}}`, as OpenTelemetry for Python writes it, is read too.
 
 use proto::otlp::trace::v1::span::Event;
 use serde_json::{Map, Value};
@@ -30,14 +31,22 @@ pub(super) fn event(annotation: &Annotation) -> Event {
 }
 
 fn parse(text: &str) -> Option<(String, Map<String, Value>)> {
-    if !text.starts_with('"') || !text.ends_with('}') {
+    if !text.ends_with('}') {
+        return None;
+    }
+    // The reader's own limit on depth is twice ours; what is deeper than it is a name.
+    if text.starts_with('{') {
+        let mut events = serde_json::from_str::<Map<String, Value>>(text).ok()?.into_iter();
+        return match (events.next()?, events.next()) {
+            ((name, Value::Object(attributes)), None) => Some((name, attributes)),
+            _ => None,
+        };
+    }
+    if !text.starts_with('"') {
         return None;
     }
     let mut names = serde_json::Deserializer::from_str(text).into_iter::<String>();
     let name = names.next()?.ok()?;
     let attributes = text.get(names.byte_offset()..)?.trim_start().strip_prefix(':')?;
-    // The reader's own limit on depth is twice ours; what is deeper than it is a name.
-    let attributes = serde_json::from_str(attributes).ok()?;
-    Some((name, attributes))
+    Some((name, serde_json::from_str(attributes).ok()?))
 }
-

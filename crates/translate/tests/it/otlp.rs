@@ -68,7 +68,7 @@ fn id(length: usize) -> impl Strategy<Value = Vec<u8>> {
 }
 
 fn event() -> impl Strategy<Value = span::Event> {
-    ("(|.{1,8}|\"x\": \\{\\})", any::<u64>(), keyed("(event|[a-z]{1,6})", value()), 0..3u32).prop_map(
+    ("(|.{1,8}|\"x\": \\{\\})", any::<u64>(), keyed("(event|message|[a-z]{1,6})", value()), 0..3u32).prop_map(
         |(name, time_unix_nano, attributes, dropped_attributes_count)| span::Event {
             time_unix_nano,
             name,

@@ -149,3 +149,19 @@ fn absent_things_are_left_out_of_the_answer() {
     let given = json!([{ "traceId": "0000000000000001", "id": "0000000000000002" }]);
     assert_eq!(zipkin::write_json(&read_json(Format::JsonV2, &given)), given);
 }
+
+#[test]
+fn annotations_of_opentelemetry_are_events() {
+    let event = |value: &str| {
+        let body = json!([{ "traceId": "1", "id": "2", "annotations": [{ "timestamp": 4, "value": value }] }]);
+        let request = zipkin::request(Format::JsonV2, body.to_string().as_bytes(), 0).unwrap();
+        let event = crate::otlp::spans_of(&request).remove(0).2.events.remove(0);
+        (event.name, event.attributes.len())
+    };
+    assert_eq!(event("retry"), ("retry".into(), 0));
+    assert_eq!(event("\"retry\": {\"n\": 2}"), ("retry".into(), 1));
+    assert_eq!(event("{\"retry\": {\"n\": 2, \"m\": 3}}"), ("retry".into(), 2));
+    for other in ["{\"a\": 1}", "{\"a\": {}, \"b\": {}}", "{}", "{x}", "\"x\"", "\"x\": 1}"] {
+        assert_eq!(event(other), (other.into(), 0));
+    }
+}
