@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod client;
+mod clients;
 mod conformance;
 mod disk_faults;
 mod kill;

@@ -84,6 +84,8 @@ pub struct Starting {
 pub struct Server {
     process: Process,
     pub client: Client,
+    /// What it announced.
+    event: Value,
     /// Spans that the start found in the log and not in a table.
     pub replayed: u64,
 }
@@ -151,7 +153,8 @@ impl Starting {
         let client = Client::new(&address("api"), &address("otlp_http"), &address("otlp_grpc"));
         let ready = client.get("/ready", &[]).await;
         assert_eq!(ready.0, 200, "what says that it serves is ready: {ready:?}");
-        Server { process, client, replayed: event["replayed"].as_u64().unwrap() }
+        let replayed = event["replayed"].as_u64().unwrap();
+        Server { process, client, event, replayed }
     }
 
     /// `kill -9`.
@@ -163,6 +166,11 @@ impl Starting {
 impl Server {
     pub async fn start(settings: &Settings) -> Self {
         Starting::spawn(settings).ready().await
+    }
+
+    /// `host:port` of a listener, by its name in the announcement.
+    pub fn address(&self, listener: &str) -> String {
+        self.event[listener].as_str().unwrap_or_else(|| panic!("no {listener} in {}", self.event)).to_owned()
     }
 
     /// `kill -9`.
