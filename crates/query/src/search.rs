@@ -480,7 +480,7 @@ impl UnitWork {
         let mut step = self.limit.max(STEP_TRACES_MIN);
         // After the first steps the condition is decided for all rows at once, and only rows for which it holds are taken.
         let mut holds: Option<(BooleanArray, Vec<bool>)> = None;
-        let decided = Scan { predicate: None, ..self.scan.clone() };
+        let mut looked_at_rows = 0;
         for steps in 0.. {
             let Some(newest) = left.first() else { break };
             let found = result.winners.get(self.limit.wrapping_sub(1)).map_or(i64::MIN, |winner| winner.start);
@@ -491,7 +491,7 @@ impl UnitWork {
             if let (true, None, Some(predicate)) = (steps >= STEPS_UNDECIDED, &holds, &self.scan.predicate) {
                 let mask = matching(predicate, &rows)?;
                 let some = traces.any(&mask);
-                self.reads.spans.fetch_add(rows.num_rows() as u64, Ordering::Relaxed);
+                self.reads.spans.fetch_add((rows.num_rows() - looked_at_rows) as u64, Ordering::Relaxed);
                 holds = Some((mask, some));
             }
             let (looked_at, others) = left.split_at(step.min(left.len()));
@@ -506,8 +506,13 @@ impl UnitWork {
                 }
             }
             let taken = take_record_batch(&rows, &UInt32Array::from(numbers)).map_err(QueryError::internal)?;
-            let scan = if holds.is_some() { &decided } else { &self.scan };
-            let records = read_memory(&taken, scan, &self.reads)?;
+            let records = match &holds {
+                Some(_) => taken,
+                None => {
+                    looked_at_rows += taken.num_rows();
+                    read_memory(&taken, &self.scan, &self.reads)?
+                }
+            };
             self.reads.trail.rows_kept.fetch_add(records.num_rows() as u64, Ordering::Relaxed);
             self.decide(&records, result)?;
             keep_newest(&mut result.winners, self.limit);
