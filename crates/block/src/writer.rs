@@ -27,7 +27,7 @@ const VERSION: &str = "1";
 /// How blocks are written. The defaults are measured; see `docs/block-format.md`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WriterOptions {
-    /// 1 to 22; 0 leaves the pages as they are. Level 3 saves about 2 % over 1 at half the speed.
+    /// 1 to 22; 0 leaves the pages as they are. Level 9 saves 4 % over 1 at 1.7 times the CPU, 15 saves 7 % at five times.
     pub zstd_level: i32,
     /// A row group is closed before the trace that would take it past this many rows.
     pub row_group_rows: usize,

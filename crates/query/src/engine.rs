@@ -11,6 +11,7 @@ use tokio_util::task::AbortOnDropHandle;
 use ulid::Ulid;
 
 use crate::{
+    columns::ColumnCache,
     despite::BrokenBlocks,
     live::LiveData,
     reads::Reads,
@@ -38,6 +39,7 @@ struct Inner {
     tenants: Mutex<HashMap<TenantId, Arc<tokio::sync::Mutex<Tenant>>>>,
     broken: BrokenBlocks,
     memory: UnitMemory,
+    columns: ColumnCache,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -49,20 +51,26 @@ pub struct EngineConfig {
     pub memory_bytes_max: u64,
     /// How far the table may be behind what other processes committed. Each query that finds it older costs a GET.
     pub table_age_max: Duration,
+    /// The most memory for decoded columns of blocks that are kept between queries; 0 keeps none.
+    pub columns_memory_bytes: u64,
 }
 
 impl Default for EngineConfig {
-    /// One unit per core, in 1 GiB; a table that is at most 5 seconds behind.
+    /// One unit per core, in 1 GiB; a table that is at most 5 seconds behind; 256 MiB of columns, which is what searches look
+    /// at of some two million spans.
     fn default() -> Self {
         let parallelism = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-        Self { parallelism, memory_bytes_max: 1 << 30, table_age_max: Duration::from_secs(5) }
+        let table_age_max = Duration::from_secs(5);
+        Self { parallelism, memory_bytes_max: 1 << 30, table_age_max, columns_memory_bytes: 256 << 20 }
     }
 }
 
 impl Engine {
     pub fn new(storage: Storage, live: Arc<dyn LiveData>, config: EngineConfig) -> Self {
         let memory = UnitMemory::new(config.memory_bytes_max);
-        let inner = Inner { storage, live, config, tenants: Mutex::default(), broken: BrokenBlocks::default(), memory };
+        let columns = ColumnCache::new(config.columns_memory_bytes);
+        let broken = BrokenBlocks::default();
+        let inner = Inner { storage, live, config, tenants: Mutex::default(), broken, memory, columns };
         Self { inner: Arc::new(inner), reads: None }
     }
 
@@ -78,6 +86,10 @@ impl Engine {
 
     pub(crate) fn storage(&self) -> &Storage {
         &self.inner.storage
+    }
+
+    pub(crate) fn columns(&self) -> &ColumnCache {
+        &self.inner.columns
     }
 
     pub(crate) fn broken_blocks(&self) -> &BrokenBlocks {

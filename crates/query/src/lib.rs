@@ -4,6 +4,7 @@
 //! [`predicate`] per layout → [`scan`] of the units of every [`source`] → the per-trace operator
 //! ([`spansets`]) where the question needs one → the answer, in Tempo's messages.
 
+mod columns;
 mod despite;
 mod engine;
 mod explain;
@@ -31,6 +32,7 @@ mod structure;
 mod tags;
 mod tenant;
 mod together;
+mod trace_index;
 mod traces;
 mod value;
 

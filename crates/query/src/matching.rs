@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use arrow::{
-    array::{Array, AsArray, BooleanArray, RecordBatch},
+    array::{AsArray, BooleanArray, BooleanBufferBuilder, RecordBatch},
     compute::filter_record_batch,
 };
 use block::schema;
@@ -24,6 +24,7 @@ use crate::{
     request::{QueryError, TimeRange},
     scan::{Scan, read_memory},
     source::{Source, Sources, Unit},
+    spansets::trace_runs,
     split::TraceSet,
     traces::{Columns, TraceRows},
 };
@@ -95,19 +96,28 @@ struct Part {
 impl Part {
     /// The rows without those of traces that are looked at elsewhere.
     fn rows(&self, records: RecordBatch) -> Result<TraceRows, QueryError> {
-        let records = if self.left_out.is_empty() || records.num_rows() == 0 {
-            records
-        } else {
-            let ids = records
-                .column_by_name(schema::TRACE_ID)
-                .ok_or_else(|| QueryError::internal("rows without trace ids"))?
-                .as_fixed_size_binary();
-            let whole = |row| TraceId::from_slice(ids.value(row)).is_none_or(|id| !self.left_out.contains(&id));
-            let keep: BooleanArray = (0..ids.len()).map(|row| Some(whole(row))).collect();
-            filter_record_batch(&records, &keep).map_err(QueryError::internal)?
+        let records = match self.left_out.is_empty() || records.num_rows() == 0 {
+            true => records,
+            false => self.without_left_out(records)?,
         };
         let layout = Layout { schema: records.schema(), catalogue: Arc::clone(&self.source.layout().catalogue) };
         Ok(TraceRows { records, layout })
+    }
+
+    fn without_left_out(&self, records: RecordBatch) -> Result<RecordBatch, QueryError> {
+        let ids = records.column_by_name(schema::TRACE_ID).ok_or_else(|| QueryError::internal("rows without trace ids"))?;
+        let ids = ids.as_fixed_size_binary();
+        let mut keep = BooleanBufferBuilder::new(records.num_rows());
+        let mut kept = 0;
+        for run in trace_runs(&records)? {
+            let whole = TraceId::from_slice(ids.value(run.start)).is_none_or(|id| !self.left_out.contains(&id));
+            keep.append_n(run.len(), whole);
+            kept += if whole { run.len() } else { 0 };
+        }
+        if kept == records.num_rows() {
+            return Ok(records);
+        }
+        filter_record_batch(&records, &BooleanArray::new(keep.finish(), None)).map_err(QueryError::internal)
     }
 }
 

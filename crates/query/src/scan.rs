@@ -4,13 +4,15 @@
 //! holds its traces whole, and units can be read and evaluated side by side.
 
 use std::{
+    collections::BTreeSet,
     ops::Range,
     sync::{Arc, atomic::Ordering},
 };
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions},
-    compute::{concat_batches, filter_record_batch},
+    array::{Array, ArrayRef, AsArray, BooleanArray, BooleanBufferBuilder, RecordBatch, RecordBatchOptions, UInt32Array},
+    buffer::BooleanBuffer,
+    compute::{concat_batches, filter_record_batch, take_record_batch},
     datatypes::{Schema, SchemaRef},
 };
 use block::schema;
@@ -27,12 +29,20 @@ use parquet::{
         async_reader::AsyncFileReader,
     },
     errors::ParquetError,
-    file::{metadata::ParquetMetaData, page_index::column_index::ColumnIndexMetaData},
+    file::{metadata::{ColumnChunkMetaData, ParquetMetaData}, page_index::column_index::ColumnIndexMetaData},
 };
 use storage::OpenBlock;
 use ulid::Ulid;
 
-use crate::{layout::Layout, predicate::Predicate, prune, reads::Reads, request::QueryError};
+use crate::{
+    columns::{ColumnCache, ColumnKey},
+    layout::Layout,
+    predicate::Predicate,
+    prune,
+    reads::Reads,
+    request::QueryError,
+    trace_index::{TraceIndex, rows_of},
+};
 
 /// Rows decoded at a time. Large enough that per-batch work vanishes, small enough to stay in cache.
 const BATCH_ROWS: usize = 16_384;
@@ -42,6 +52,7 @@ pub struct BlockReader {
     pub block: Arc<OpenBlock>,
     metadata: ArrowReaderMetadata,
     pub layout: Layout,
+    cache: ColumnCache,
 }
 
 /// What to read.
@@ -55,14 +66,34 @@ pub struct Scan {
     pub columns: Option<Vec<String>>,
 }
 
+impl Scan {
+    /// The columns it looks at; `None` if it returns all.
+    fn needed(&self) -> Option<BTreeSet<&str>> {
+        let mut needed: BTreeSet<&str> = self.columns.as_ref()?.iter().map(String::as_str).collect();
+        needed.extend(self.predicate.iter().flat_map(|p| p.columns.iter().map(String::as_str)));
+        if self.traces.is_some() {
+            needed.insert(schema::TRACE_ID);
+        }
+        Some(needed)
+    }
+
+    /// The columns of a batch that it looks at.
+    pub fn needed_of(&self, records: &RecordBatch) -> Result<RecordBatch, QueryError> {
+        match self.needed() {
+            Some(names) => project(records, names.into_iter()),
+            None => Ok(records.clone()),
+        }
+    }
+}
+
 impl BlockReader {
-    pub fn new(block: Arc<OpenBlock>) -> Result<Self, QueryError> {
+    pub fn new(block: Arc<OpenBlock>, cache: ColumnCache) -> Result<Self, QueryError> {
         let footer = Arc::clone(&block.sidecar().footer);
         let id = block.entry().id;
         let metadata = ArrowReaderMetadata::try_new(footer, ArrowReaderOptions::new())
             .map_err(|e| QueryError::new(model::ErrorKind::Corrupt, format!("block {id} cannot be read: {e}")).of_block(id))?;
         let layout = Layout { schema: Arc::clone(metadata.schema()), catalogue: Arc::clone(&block.sidecar().catalogue) };
-        Ok(Self { block, metadata, layout })
+        Ok(Self { block, metadata, layout, cache })
     }
 
     /// The row groups that can hold rows for `scan`, in file order.
@@ -100,6 +131,9 @@ impl BlockReader {
 
     /// The rows of one row group, in order.
     pub async fn read(&self, row_group: usize, scan: &Scan, reads: &Arc<Reads>) -> Result<RecordBatch, QueryError> {
+        if let Some(whole) = self.whole(row_group, scan, reads).await? {
+            return read_memory(&whole, scan, reads);
+        }
         let mut conjuncts: Vec<Box<dyn ArrowPredicate>> = vec![];
         let file = BlockFile { block: Arc::clone(&self.block), footer: Arc::clone(self.metadata.metadata()), reads: Arc::clone(reads) };
         let mut builder = ParquetRecordBatchStreamBuilder::new_with_metadata(file, self.metadata.clone())
@@ -129,6 +163,105 @@ impl BlockReader {
         let batches: Vec<RecordBatch> = stream.try_collect().await.map_err(|e| self.failed(e))?;
         reads.spans.fetch_add(self.rows(row_group), Ordering::Relaxed);
         concat_batches(&schema, &batches).map_err(QueryError::internal)
+    }
+
+    /// All rows of the columns that `scan` looks at, if they are kept or worth keeping.
+    pub async fn whole(&self, row_group: usize, scan: &Scan, reads: &Arc<Reads>) -> Result<Option<RecordBatch>, QueryError> {
+        let Some(needed) = scan.needed() else { return Ok(None) };
+        let mut indices: Vec<usize> = needed.iter().filter_map(|name| self.layout.schema.index_of(name).ok()).collect();
+        indices.sort_unstable();
+        let mut arrays: Vec<Option<ArrayRef>> = Vec::with_capacity(indices.len());
+        let mut missing = vec![];
+        for index in &indices {
+            let array = self.cache.column(&self.key(row_group, *index)).await;
+            if array.is_none() {
+                missing.push(*index);
+            }
+            arrays.push(array);
+        }
+        let kept = indices.iter().copied().filter(|index| !missing.contains(index)).collect::<Vec<_>>();
+        if !missing.is_empty() {
+            let mut asked = true;
+            for index in &missing {
+                asked &= self.cache.asked(self.key(row_group, *index)).await;
+            }
+            let bytes = self.decoded_bytes(row_group, &missing);
+            // Some traces are a few pages: reading whole columns for them must not push out others.
+            let pays = if scan.traces.is_some() { self.cache.has_room(bytes) } else { self.cache.can_hold(bytes) };
+            if !asked || !pays {
+                return Ok(None);
+            }
+            let (_, decoded, _) = self.decode(row_group, &missing, reads).await?.into_parts();
+            for (index, mut array) in missing.iter().zip(decoded) {
+                // Decoding grows buffers by doubling.
+                if let Some(array) = Arc::get_mut(&mut array) {
+                    array.shrink_to_fit();
+                }
+                self.cache.keep_column(self.key(row_group, *index), Arc::clone(&array)).await;
+                if let Ok(at) = indices.binary_search(index) {
+                    arrays[at] = Some(array);
+                }
+            }
+        }
+        if !kept.is_empty() {
+            reads.read(self.stored_bytes(row_group, &kept))?;
+            reads.succeeded.fetch_add(1, Ordering::Relaxed);
+        }
+        let schema = Arc::new(self.layout.schema.project(&indices).map_err(QueryError::internal)?);
+        let rows = usize::try_from(self.rows(row_group)).map_err(QueryError::internal)?;
+        let options = RecordBatchOptions::new().with_row_count(Some(rows));
+        let arrays = arrays.into_iter().flatten().collect();
+        RecordBatch::try_new_with_options(schema, arrays, &options).map(Some).map_err(QueryError::internal)
+    }
+
+    /// The traces of a row group of which `whole` holds all rows, with the columns of ids and whole-trace times.
+    pub async fn traces(&self, row_group: usize, whole: &RecordBatch) -> Result<Arc<TraceIndex>, QueryError> {
+        let key = self.key(row_group, self.trace_id_column());
+        if let Some(index) = self.cache.traces(&key).await {
+            return Ok(index);
+        }
+        let index = Arc::new(TraceIndex::of(whole)?);
+        self.cache.keep_traces(&key, Arc::clone(&index)).await;
+        Ok(index)
+    }
+
+    fn key(&self, row_group: usize, column: usize) -> ColumnKey {
+        ColumnKey { block: self.block.entry().id, row_group: row_group as u32, column: column as u32 }
+    }
+
+    /// About what some columns of a row group take when decoded. Dictionary numbers take four bytes a row.
+    fn decoded_bytes(&self, row_group: usize, columns: &[usize]) -> u64 {
+        let rows = self.rows(row_group);
+        self.chunks(row_group, columns).map(|chunk| chunk.uncompressed_size().max(0) as u64 + 4 * rows).sum()
+    }
+
+    /// What some columns of a row group take in the file.
+    fn stored_bytes(&self, row_group: usize, columns: &[usize]) -> u64 {
+        self.chunks(row_group, columns).map(|chunk| chunk.compressed_size().max(0) as u64).sum()
+    }
+
+    fn chunks(&self, row_group: usize, columns: &[usize]) -> impl Iterator<Item = &ColumnChunkMetaData> {
+        let leaves = self.metadata.parquet_schema();
+        let chunks = self.metadata.metadata().row_group(row_group).columns().iter().enumerate();
+        chunks.filter(|(leaf, _)| columns.contains(&leaves.get_column_root_idx(*leaf))).map(|(_, chunk)| chunk)
+    }
+
+    /// Some columns of a row group, all rows, in file order.
+    async fn decode(&self, row_group: usize, columns: &[usize], reads: &Arc<Reads>) -> Result<RecordBatch, QueryError> {
+        let rows = usize::try_from(self.rows(row_group)).map_err(QueryError::internal)?;
+        let file = BlockFile { block: Arc::clone(&self.block), footer: Arc::clone(self.metadata.metadata()), reads: Arc::clone(reads) };
+        let stream = ParquetRecordBatchStreamBuilder::new_with_metadata(file, self.metadata.clone())
+            .with_row_groups(vec![row_group])
+            .with_batch_size(rows.max(1))
+            .with_projection(ProjectionMask::roots(self.metadata.parquet_schema(), columns.iter().copied()))
+            .build()
+            .map_err(|e| self.failed(e))?;
+        let schema = Arc::clone(stream.schema());
+        let batches: Vec<RecordBatch> = stream.try_collect().await.map_err(|e| self.failed(e))?;
+        match batches.as_slice() {
+            [batch] => Ok(batch.clone()),
+            batches => concat_batches(&schema, batches).map_err(QueryError::internal),
+        }
     }
 
     fn failed(&self, error: ParquetError) -> QueryError {
@@ -163,7 +296,7 @@ impl BlockReader {
             predicate.columns.iter().filter_map(|name| self.layout.schema.index_of(name).ok()).collect();
         indices.sort_unstable();
         let narrow = self.layout.schema.project(&indices).map_err(QueryError::internal)?;
-        let expr = predicate.over(&narrow)?;
+        let expr = predicate.evaluator(&narrow)?;
         Ok(Box::new(ArrowPredicateFn::new(mask, move |batch| evaluate(&expr, &batch))))
     }
 
@@ -221,29 +354,21 @@ fn any_within(ids: &[TraceId], low: &TraceId, high: &TraceId) -> bool {
     ids.get(first).is_some_and(|id| id <= high)
 }
 
-/// The rows of a batch in memory, in order. `layout` is the batch's.
+/// The rows of a batch in memory, in order.
 pub fn read_memory(records: &RecordBatch, scan: &Scan, reads: &Reads) -> Result<RecordBatch, QueryError> {
     reads.spans.fetch_add(records.num_rows() as u64, Ordering::Relaxed);
     let rows = match &scan.traces {
         Some(traces) => {
-            let ids = records.column_by_name(schema::TRACE_ID).map(|c| c.as_fixed_size_binary().clone());
-            let ids = ids.ok_or_else(|| QueryError::internal("a batch without trace ids"))?;
-            let mask: BooleanArray = (0..ids.len())
-                .map(|row| Some(TraceId::from_slice(ids.value(row)).is_some_and(|id| traces.binary_search(&id).is_ok())))
-                .collect();
-            filter_record_batch(records, &mask).map_err(QueryError::internal)?
+            let rows = scan.needed_of(records)?;
+            let ids = records.column_by_name(schema::TRACE_ID).ok_or_else(|| QueryError::internal("a batch without trace ids"))?;
+            let wanted = UInt32Array::from(rows_of(ids.as_fixed_size_binary(), traces));
+            take_record_batch(&rows, &wanted).map_err(QueryError::internal)?
         }
         None => records.clone(),
     };
-    let mask = match &scan.predicate {
-        Some(predicate) => {
-            let expr = predicate.over(&rows.schema())?;
-            Some(evaluate(&expr, &rows).map_err(QueryError::internal)?)
-        }
-        None => None,
-    };
+    let mask = scan.predicate.as_ref().map(|predicate| matching(predicate, &rows)).transpose()?;
     let rows = match &scan.columns {
-        Some(columns) => project(&rows, columns)?,
+        Some(columns) => project(&rows, columns.iter().map(String::as_str))?,
         None => rows,
     };
     match mask {
@@ -252,10 +377,42 @@ pub fn read_memory(records: &RecordBatch, scan: &Scan, reads: &Reads) -> Result<
     }
 }
 
+/// A condition is evaluated on the rows that are left, not on all, once they are fewer than one in this many.
+const FEW_LEFT: usize = 8;
+
+/// The rows for which a predicate holds: condition by condition, the later ones where the earlier ones hold.
+pub fn matching(predicate: &Predicate, rows: &RecordBatch) -> Result<BooleanArray, QueryError> {
+    let count = rows.num_rows();
+    let mut left: Option<BooleanArray> = None;
+    for part in predicate.conjuncts() {
+        left = Some(match left {
+            None => holds_on(&part, rows)?,
+            Some(left) if left.true_count() * FEW_LEFT > count => {
+                arrow::compute::and(&left, &holds_on(&part, rows)?).map_err(QueryError::internal)?
+            }
+            Some(left) if left.true_count() == 0 => return Ok(left),
+            Some(left) => {
+                let narrow = project(rows, part.columns.iter().map(String::as_str))?;
+                let few = filter_record_batch(&narrow, &left).map_err(QueryError::internal)?;
+                let verdicts = holds_on(&part, &few)?;
+                let mut bits = BooleanBufferBuilder::new(count);
+                bits.append_n(count, false);
+                left.values().set_indices().zip(verdicts.values()).for_each(|(row, holds)| bits.set_bit(row, holds));
+                BooleanArray::new(bits.finish(), None)
+            }
+        });
+    }
+    Ok(left.unwrap_or_else(|| BooleanArray::new(BooleanBuffer::new_set(count), None)))
+}
+
+fn holds_on(predicate: &Predicate, rows: &RecordBatch) -> Result<BooleanArray, QueryError> {
+    evaluate(&predicate.evaluator(&rows.schema())?, rows).map_err(QueryError::internal)
+}
+
 /// The named columns that the batch has, in its order.
-fn project(batch: &RecordBatch, columns: &[String]) -> Result<RecordBatch, QueryError> {
+pub fn project<'a>(batch: &RecordBatch, columns: impl Iterator<Item = &'a str>) -> Result<RecordBatch, QueryError> {
     let schema = batch.schema();
-    let mut indices: Vec<usize> = columns.iter().filter_map(|name| schema.index_of(name).ok()).collect();
+    let mut indices: Vec<usize> = columns.filter_map(|name| schema.index_of(name).ok()).collect();
     indices.sort_unstable();
     indices.dedup();
     let fields: Vec<_> = indices.iter().map(|i| Arc::clone(&schema.fields()[*i])).collect();

@@ -5,10 +5,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, atomic::{AtomicI64, Ordering}},
 };
 
-use arrow::{array::AsArray, datatypes::Int64Type};
+use arrow::{
+    array::{AsArray, BooleanArray, RecordBatch, UInt32Array},
+    compute::take_record_batch,
+    datatypes::Int64Type,
+};
 use block::schema;
 use model::{ErrorKind, TenantId, TraceId};
 use proto::tempopb;
@@ -25,11 +29,12 @@ use crate::{
     reader::{Reader, Strings},
     reads::Reads,
     request::{QueryError, SearchFilter, SearchRequest, TimeRange},
-    scan::Scan,
+    scan::{Scan, matching, read_memory},
     shown::SpanWriter,
     source::{Source, Sources, Unit},
     spansets::{BoundPipeline, everything, rows_needed, single_filter, trace_runs},
     split::TraceSet,
+    trace_index::TraceIndex,
     traces::TraceRows,
     value::Value,
 };
@@ -241,6 +246,7 @@ impl Engine {
         let mut winners: Vec<Winner> = vec![];
         let mut touched: BTreeSet<TraceId> = BTreeSet::new();
         let mut inspected = 0;
+        let oldest_wanted = Arc::new(AtomicI64::new(i64::MIN));
         if plan.asks_whole_trace {
             touched.extend(sources.loose.iter().copied());
         }
@@ -267,7 +273,7 @@ impl Engine {
                 std::iter::once(source).chain(order.map(|(source, _)| source)).for_each(|_| reads.trail.prune(Pruned::Older));
                 break;
             }
-            let Some(work) = UnitWork::new(source, left_out, sources, plan, request, in_range, reads)? else {
+            let Some(work) = UnitWork::new(source, left_out, sources, plan, request, in_range, &oldest_wanted, reads)? else {
                 reads.trail.prune(Pruned::Values);
                 continue;
             };
@@ -375,10 +381,19 @@ struct UnitWork {
     pipeline: Option<BoundPipeline>,
     layout: Layout,
     split: TraceSet,
+    loose: TraceSet,
     range: Option<TimeRange>,
     limit: usize,
+    /// No trace that starts before can be among the newest: a full list of later ones is known.
+    oldest_wanted: Arc<AtomicI64>,
     reads: Arc<Reads>,
 }
+
+/// Traces looked at in the first step of a row group, and how much more in each further one.
+const STEP_TRACES_MIN: usize = 32;
+const STEP_GROWTH: usize = 4;
+/// Steps that evaluate the condition on the rows they look at.
+const STEPS_UNDECIDED: usize = 2;
 
 impl UnitWork {
     /// `None` if the source cannot contribute.
@@ -389,6 +404,7 @@ impl UnitWork {
         plan: &Arc<Plan>,
         request: &SearchRequest,
         in_range: bool,
+        oldest_wanted: &Arc<AtomicI64>,
         reads: &Arc<Reads>,
     ) -> Result<Option<Self>, QueryError> {
         let layout = source.layout().clone();
@@ -422,6 +438,8 @@ impl UnitWork {
             pipeline,
             layout,
             split: left_out.clone(),
+            loose: sources.loose.clone(),
+            oldest_wanted: Arc::clone(oldest_wanted),
             range: if source.within(request.range) { None } else { request.range },
             limit: request.limit,
             reads: Arc::clone(reads),
@@ -429,14 +447,89 @@ impl UnitWork {
     }
 
     async fn run(&self, unit: Unit) -> Result<UnitResult, QueryError> {
-        let records = unit.read(&self.scan, &self.reads).await?;
         let mut result = UnitResult::default();
-        if records.num_rows() == 0 {
-            return Ok(result);
+        // Parts of traces outside the range are asked for by id.
+        let whole = if self.scan.traces.is_none() { unit.whole(&self.scan, &self.reads).await? } else { None };
+        match whole {
+            Some((rows, traces)) => self.newest_first(&rows, &traces, &mut result)?,
+            None => self.decide(&unit.read(&self.scan, &self.reads).await?, &mut result)?,
         }
-        let runs = trace_runs(&records)?;
-        result.traces = runs.len() as u32;
-        let times = TraceTimes::of(&records)?;
+        keep_newest(&mut result.winners, self.limit);
+        if let Some(last) = result.winners.get(self.limit.wrapping_sub(1)) {
+            self.oldest_wanted.fetch_max(last.start, Ordering::Relaxed);
+        }
+        Ok(result)
+    }
+
+    /// Looks at the newest traces first, in growing steps, until nothing older can be among the newest that match.
+    fn newest_first(&self, rows: &RecordBatch, traces: &TraceIndex, result: &mut UnitResult) -> Result<(), QueryError> {
+        let rows = self.scan.needed_of(rows)?;
+        let ids = rows
+            .column_by_name(schema::TRACE_ID)
+            .ok_or_else(|| QueryError::internal("rows without trace ids"))?
+            .as_fixed_size_binary();
+        // Split traces that are looked at together elsewhere are left out here; of the others that match it is told.
+        let wanted = |trace: u32| {
+            let id = || TraceId::from_slice(ids.value(traces.rows(trace).start as usize)).unwrap_or_default();
+            match !self.split.is_empty() && self.split.contains(&id()) {
+                true => self.loose.contains(&id()),
+                false => traces.overlaps(trace, self.range),
+            }
+        };
+        let mut left = traces.newest();
+        let mut step = self.limit.max(STEP_TRACES_MIN);
+        // After the first steps the condition is decided for all rows at once, and only rows for which it holds are taken.
+        let mut holds: Option<(BooleanArray, Vec<bool>)> = None;
+        let mut looked_at_rows = 0;
+        for steps in 0.. {
+            let Some(newest) = left.first() else { break };
+            let found = result.winners.get(self.limit.wrapping_sub(1)).map_or(i64::MIN, |winner| winner.start);
+            let oldest_wanted = found.max(self.oldest_wanted.load(Ordering::Relaxed));
+            if traces.start(*newest) < oldest_wanted || self.limit == 0 {
+                break;
+            }
+            if let (true, None, Some(predicate)) = (steps >= STEPS_UNDECIDED, &holds, &self.scan.predicate) {
+                let mask = matching(predicate, &rows)?;
+                let some = traces.any(&mask);
+                self.reads.spans.fetch_add((rows.num_rows() - looked_at_rows) as u64, Ordering::Relaxed);
+                holds = Some((mask, some));
+            }
+            let (looked_at, others) = left.split_at(step.min(left.len()));
+            let enough = looked_at.partition_point(|trace| traces.start(*trace) >= oldest_wanted);
+            let mut numbers: Vec<u32> = vec![];
+            for trace in looked_at[..enough].iter().copied() {
+                match &holds {
+                    Some((_, some)) if !some[trace as usize] => {}
+                    _ if !wanted(trace) => {}
+                    Some((mask, _)) => numbers.extend(traces.rows(trace).filter(|row| mask.value(*row as usize))),
+                    None => numbers.extend(traces.rows(trace)),
+                }
+            }
+            let taken = take_record_batch(&rows, &UInt32Array::from(numbers)).map_err(QueryError::internal)?;
+            let records = match &holds {
+                Some(_) => taken,
+                None => {
+                    looked_at_rows += taken.num_rows();
+                    read_memory(&taken, &self.scan, &self.reads)?
+                }
+            };
+            self.reads.trail.rows_kept.fetch_add(records.num_rows() as u64, Ordering::Relaxed);
+            self.decide(&records, result)?;
+            keep_newest(&mut result.winners, self.limit);
+            left = others;
+            step = step.saturating_mul(STEP_GROWTH);
+        }
+        Ok(())
+    }
+
+    /// Decides which of the traces that have rows left match.
+    fn decide(&self, records: &RecordBatch, result: &mut UnitResult) -> Result<(), QueryError> {
+        if records.num_rows() == 0 {
+            return Ok(());
+        }
+        let runs = trace_runs(records)?;
+        result.traces += runs.len() as u32;
+        let times = TraceTimes::of(records)?;
         let mut matched = |row: usize| {
             let id = times.id(row);
             if self.split.contains(&id) {
@@ -447,17 +540,16 @@ impl UnitWork {
         };
         match (&self.pipeline, &self.plan.legacy) {
             (None, _) => runs.iter().for_each(|run| matched(run.start)),
-            (_, Some(tags)) => tags.matching(&records, &self.layout, &runs, &mut matched)?,
+            (_, Some(tags)) => tags.matching(records, &self.layout, &runs, &mut matched)?,
             (Some(pipeline), None) => {
                 // A part of a split trace cannot tell whether the whole matches, so every part counts.
                 if !self.split.is_empty() {
                     runs.iter().filter(|run| self.split.contains(&times.id(run.start))).for_each(|run| matched(run.start));
                 }
-                pipeline.evaluate(&records, |run, _| matched(run.start))?;
+                pipeline.evaluate(records, |run, _| matched(run.start))?;
             }
         }
-        keep_newest(&mut result.winners, self.limit);
-        Ok(result)
+        Ok(())
     }
 }
 

@@ -6,23 +6,25 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
 };
 
-use arrow::array::{Array, AsArray};
+use arrow::array::{Array, AsArray, RecordBatch};
 use block::{batch::SpanBatch, schema};
 use model::TraceId;
 use parking_lot::Mutex;
 use storage::OpenBlock;
 
 use crate::{
+    columns::ColumnCache,
     layout::Layout,
     reads::Reads,
     request::{QueryError, TimeRange},
     scan::{BlockReader, Scan, read_memory},
     split::TraceSet,
+    trace_index::TraceIndex,
 };
 
 /// Names a source for as long as the process lives; never used twice.
@@ -34,6 +36,8 @@ pub struct Source {
     pub data: SourceData,
     /// The earliest start and the latest end of its spans, clamped to what a signed time can say.
     pub range: TimeRange,
+    /// Of a batch in memory; those of blocks are kept with their columns.
+    index: OnceLock<Arc<TraceIndex>>,
 }
 
 pub enum SourceData {
@@ -46,7 +50,7 @@ static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 impl Source {
     fn new(data: SourceData, range: TimeRange) -> Arc<Self> {
         let id = SourceId(NEXT_ID.fetch_add(1, Ordering::Relaxed));
-        Arc::new(Self { id, data, range })
+        Arc::new(Self { id, data, range, index: OnceLock::new() })
     }
 
     pub fn memory(batch: SpanBatch) -> Arc<Self> {
@@ -55,10 +59,10 @@ impl Source {
         Self::new(SourceData::Memory(batch, layout), range)
     }
 
-    pub fn block(block: Arc<OpenBlock>) -> Result<Arc<Self>, QueryError> {
+    pub fn block(block: Arc<OpenBlock>, cache: ColumnCache) -> Result<Arc<Self>, QueryError> {
         let entry = block.entry();
         let range = TimeRange { start: entry.min_start_unix_nano, end: entry.max_end_unix_nano };
-        Ok(Self::new(SourceData::Block(BlockReader::new(block)?), range))
+        Ok(Self::new(SourceData::Block(BlockReader::new(block, cache)?), range))
     }
 
     pub fn layout(&self) -> &Layout {
@@ -154,7 +158,7 @@ pub struct Unit {
 }
 
 impl Unit {
-    pub async fn read(&self, scan: &Scan, reads: &Arc<Reads>) -> Result<arrow::array::RecordBatch, QueryError> {
+    pub async fn read(&self, scan: &Scan, reads: &Arc<Reads>) -> Result<RecordBatch, QueryError> {
         let rows = match (&self.source.data, self.row_group) {
             (SourceData::Block(reader), Some(row_group)) => reader.read(row_group, scan, reads).await?,
             (SourceData::Memory(batch, _), _) => read_memory(&batch.records, scan, reads)?,
@@ -163,6 +167,31 @@ impl Unit {
         reads.trail.units_read.fetch_add(1, Ordering::Relaxed);
         reads.trail.rows_kept.fetch_add(rows.num_rows() as u64, Ordering::Relaxed);
         Ok(rows)
+    }
+
+    /// All rows of what `scan` looks at and their traces, if they are at hand. `scan` has the columns of ids and
+    /// whole-trace times and names no traces.
+    pub async fn whole(&self, scan: &Scan, reads: &Arc<Reads>) -> Result<Option<(RecordBatch, Arc<TraceIndex>)>, QueryError> {
+        let found = match (&self.source.data, self.row_group) {
+            (SourceData::Block(reader), Some(row_group)) => {
+                let Some(whole) = reader.whole(row_group, scan, reads).await? else { return Ok(None) };
+                let index = reader.traces(row_group, &whole).await?;
+                (whole, index)
+            }
+            (SourceData::Memory(batch, _), _) => {
+                let index = match self.source.index.get() {
+                    Some(index) => index,
+                    None => {
+                        let index = Arc::new(TraceIndex::of(&batch.records)?);
+                        self.source.index.get_or_init(|| index)
+                    }
+                };
+                (batch.records.clone(), Arc::clone(index))
+            }
+            (SourceData::Block(_), None) => unreachable!("units of a block name their row group"),
+        };
+        reads.trail.units_read.fetch_add(1, Ordering::Relaxed);
+        Ok(Some(found))
     }
 }
 

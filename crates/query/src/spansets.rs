@@ -12,7 +12,7 @@ use arrow::{
 use block::schema;
 use traceql::ast::{
     Aggregate, AggregateFunction, ArithmeticOp, ComparisonOp, FieldExpr, Pipeline, ScalarExpr, SpansetExpr, SpansetOp, Stage,
-    Static,
+    Static, StructuralForm,
 };
 
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
     predicate::{Predicate, compile},
     request::QueryError,
     rowexpr::{BoundRows, RowExpr},
-    scan::evaluate,
+    scan::matching,
     structure::{Tree, relate},
     value::{Number, Value, arithmetic, compare, negate},
 };
@@ -85,7 +85,7 @@ impl BoundPipeline {
         let masks = self
             .filters
             .iter()
-            .map(|filter| evaluate(&filter.over(&batch.schema())?, batch).map_err(QueryError::internal))
+            .map(|filter| matching(filter, batch))
             .collect::<Result<Vec<_>, _>>()?;
         let numbers = |name| batch.column_by_name(name).map(|c| c.as_primitive::<Int32Type>().values().to_vec());
         let structure = [schema::NESTED_LEFT, schema::NESTED_RIGHT, schema::NESTED_PARENT].map(|name| {
@@ -111,16 +111,15 @@ impl BoundPipeline {
 pub fn trace_runs(batch: &RecordBatch) -> Result<Vec<Range<usize>>, QueryError> {
     let ids = batch.column_by_name(schema::TRACE_ID).ok_or_else(|| QueryError::internal("rows without trace ids"))?;
     let ids = ids.as_fixed_size_binary();
+    // A trace id is 16 bytes; a sliced array starts at its offset.
+    let (ids, _) = ids.value_data()[ids.offset() * 16..(ids.offset() + ids.len()) * 16].as_chunks::<16>();
     let mut runs = vec![];
     let mut start = 0;
     for row in 1..=ids.len() {
-        if row == ids.len() || ids.value(row) != ids.value(start) {
+        if row == ids.len() || ids[row] != ids[start] {
             runs.push(start..row);
             start = row;
         }
-    }
-    if ids.is_empty() {
-        runs.clear();
     }
     Ok(runs)
 }
@@ -241,12 +240,22 @@ impl Rows<'_> {
     fn spansets(&self, expr: &BoundSpansets, rows: &[u32]) -> Vec<u32> {
         match expr {
             BoundSpansets::Filter(filter) => {
-                let mask = &self.masks[*filter];
+                let mask = self.masks[*filter].values();
                 rows.iter().copied().filter(|row| mask.value(*row as usize)).collect()
             }
             BoundSpansets::Binary(op, left, right) => {
-                let (left, right) = (self.spansets(left, rows), self.spansets(right, rows));
+                // Most traces lack one of the sides: then the other need not be looked for.
+                let right = self.spansets(right, rows);
+                let needs_right = matches!(
+                    op,
+                    SpansetOp::And | SpansetOp::Structural { form: StructuralForm::Plain | StructuralForm::Negated, .. }
+                );
+                if needs_right && right.is_empty() {
+                    return vec![];
+                }
+                let left = self.spansets(left, rows);
                 match op {
+                    SpansetOp::Structural { form: StructuralForm::Plain, .. } if left.is_empty() => vec![],
                     SpansetOp::And if left.is_empty() || right.is_empty() => vec![],
                     SpansetOp::And | SpansetOp::Or => union(left, right),
                     SpansetOp::Structural { relation, form } => relate(self.tree, *relation, *form, &left, &right),

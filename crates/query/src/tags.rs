@@ -7,18 +7,19 @@ use std::{
 
 use arrow::array::Array;
 use block::schema;
-use model::{AttributeScope, TenantId};
+use model::{AttributeScope, AttributeType, TenantId};
 use proto::tempopb;
 use traceql::ast::{Attribute, AttributeName, FieldExpr, Intrinsic, Scope, SpanOfName};
 
 use crate::{
     engine::{Answer, Engine},
-    layout::Layout,
+    layout::{Layout, Place},
     matching::Matching,
     metrics::groups::column_codes,
     reader::{KeyValues, Reader},
     reads::Reads,
-    request::{QueryError, TagNamesRequest, TagScope, TagValuesRequest},
+    request::{QueryError, TagNamesRequest, TagScope, TagValuesRequest, TimeRange},
+    source::Source,
     traces::TraceRows,
     value::{Value, kind_word, status_word},
 };
@@ -164,7 +165,17 @@ impl Engine {
         }
         let filter = traceql::lenient_filter(&request.query);
         for tenant in tenants {
-            let sources = self.sources(tenant, reads).await?;
+            let mut sources = self.sources(tenant, reads).await?;
+            if filter.is_none() && sources.split.is_empty() {
+                let mut others = vec![];
+                for source in std::mem::take(&mut sources.all) {
+                    match listed(&source, names, request.range)? {
+                        Some(listed) => values.extend(listed),
+                        None => others.push(source),
+                    }
+                }
+                sources.all = others;
+            }
             let columns = |layout: &Layout| {
                 let mut columns = BTreeSet::new();
                 for name in names {
@@ -268,6 +279,27 @@ fn names_in(rows: &TraceRows) -> Names {
         add_list(scope, attributes.and_then(KeyValues::new), items.len());
     }
     names
+}
+
+/// The values in a source without reading its rows, where its catalogue lists them all.
+fn listed(source: &Source, names: &[Attribute], range: Option<TimeRange>) -> Result<Option<BTreeSet<(&'static str, String)>>, QueryError> {
+    if !source.within(range) {
+        return Ok(None);
+    }
+    let layout = source.layout();
+    let mut values = BTreeSet::new();
+    for name in names {
+        let places = layout.places(name)?;
+        match (places.first.as_slice(), places.fallback.as_slice()) {
+            ([], []) => {}
+            ([Place::Promoted { column, kind: AttributeType::String }], []) => match layout.catalogue.values(column) {
+                Some(list) => values.extend(list.iter().map(|value| ("string", value.clone()))),
+                None => return Ok(None),
+            },
+            _ => return Ok(None),
+        }
+    }
+    Ok(Some(values))
 }
 
 fn values_in(rows: &TraceRows, names: &[Attribute]) -> Result<BTreeSet<(&'static str, String)>, QueryError> {

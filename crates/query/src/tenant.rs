@@ -113,7 +113,7 @@ impl Tenant {
         let mut opening = stream::iter(closed)
             .map(|entry| async move {
                 let block = engine.storage().open_block(tenant, &entry).await;
-                let source = Source::block(block.map_err(|e| unreadable(entry.id, &e))?)?;
+                let source = Source::block(block.map_err(|e| unreadable(entry.id, &e))?, engine.columns().clone())?;
                 let ids = source.trace_ids().await?;
                 Ok::<_, QueryError>((entry.id, source, ids))
             })

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use arrow::{array::AsArray, datatypes::Int64Type};
+use arrow::{array::{Array, AsArray}, datatypes::Int64Type};
 use block::schema;
+use model::AttributeType;
 use traceql::ast::{Attribute, AttributeName, Intrinsic, MetricsFunction, MetricsQuery};
 
 use super::{
@@ -14,10 +15,11 @@ use super::{
     series::{Series, group_labels, number_label},
 };
 use crate::{
+    layout::{Place, Reading},
     reader::Reader,
     request::QueryError,
     traces::TraceRows,
-    value::{Number, Value},
+    value::Number,
 };
 
 pub enum Cells {
@@ -203,24 +205,13 @@ pub fn fill(
     let Some(starts) = rows.records.column_by_name(schema::START_TIME) else {
         return Ok(cells);
     };
-    let starts = starts.as_primitive::<Int64Type>();
     let groups = groups(rows, by)?;
     few_cells(groups.keys.len().saturating_mul(intervals.count))?;
-    let each = |work: &mut dyn FnMut(usize, usize, usize)| {
-        let mut count = |row: usize| {
-            if let Some(interval) = intervals.of(starts.value(row)) {
-                work(row, groups.numbers[row] as usize, interval);
-            }
-        };
-        match selected {
-            Some(selected) => selected.iter().for_each(|row| count(*row as usize)),
-            None => (0..rows.records.num_rows()).for_each(count),
-        }
-    };
+    let counted = Counted { starts: starts.as_primitive::<Int64Type>().values(), groups: &groups.numbers, intervals, selected };
     match (&mut cells, function) {
         (Cells::Counts(cells), _) => {
             let mut table = Table::<u64>::new(groups.keys.len(), intervals.count);
-            each(&mut |_, group, interval| *table.cell(group, interval) += 1);
+            counted.each(|_, group, interval| *table.cell(group, interval) += 1);
             *cells = table.by_key(&groups.keys);
         }
         (
@@ -230,30 +221,104 @@ pub fn fill(
             | MetricsFunction::SumOverTime(name)
             | MetricsFunction::AvgOverTime(name),
         ) => {
-            let reader = Reader::new(&rows.layout.places(name)?, &rows.records);
             // Only a span's own duration is in seconds; other durations stay nanoseconds.
             let scale = if matches!(name.name, AttributeName::Intrinsic(Intrinsic::Duration)) { 1e9 } else { 1.0 };
             let mut table = Table::<Sum>::new(groups.keys.len(), intervals.count);
-            each(&mut |row, group, interval| {
-                if let Some(number) = reader.first(row).and_then(|v| v.number()) {
-                    table.cell(group, interval).add(number.as_f64() / scale);
+            match Numbers::of(rows, name)? {
+                Numbers::Whole(numbers) => {
+                    counted.each(|row, group, interval| table.cell(group, interval).add(numbers[row] as f64 / scale));
                 }
-            });
+                Numbers::Any(reader) => counted.each(|row, group, interval| {
+                    if let Some(number) = reader.first(row).and_then(|v| v.number()) {
+                        table.cell(group, interval).add(number.as_f64() / scale);
+                    }
+                }),
+            }
             *cells = table.by_key(&groups.keys);
         }
         (Cells::Histograms { cells, .. }, MetricsFunction::QuantileOverTime(name, _) | MetricsFunction::HistogramOverTime(name)) => {
-            let reader = Reader::new(&rows.layout.places(name)?, &rows.records);
-            let mut table = Table::<BTreeMap<u8, u64>>::new(groups.keys.len(), intervals.count);
-            each(&mut |row, group, interval| {
-                if let Some(power) = reader.first(row).as_ref().and_then(power_above) {
-                    *table.cell(group, interval).entry(power).or_default() += 1;
-                }
-            });
-            *cells = table.by_key(&groups.keys);
+            let mut table = Table::<Powers>::new(groups.keys.len(), intervals.count);
+            match Numbers::of(rows, name)? {
+                Numbers::Whole(numbers) => counted.each(|row, group, interval| {
+                    if let Some(power) = power_above(numbers[row]) {
+                        table.cell(group, interval).count(power);
+                    }
+                }),
+                Numbers::Any(reader) => counted.each(|row, group, interval| {
+                    if let Some(Number::Int(number)) = reader.first(row).and_then(|v| v.number())
+                        && let Some(power) = power_above(number)
+                    {
+                        table.cell(group, interval).count(power);
+                    }
+                }),
+            }
+            let by_key = table.by_key(&groups.keys).into_iter();
+            *cells = by_key.map(|(key, cells)| (key, cells.iter().map(Powers::counts).collect())).collect();
         }
         _ => unreachable!("cells are made for the function"),
     }
     Ok(cells)
+}
+
+/// The rows that count.
+struct Counted<'a> {
+    starts: &'a [i64],
+    groups: &'a [u32],
+    intervals: &'a Intervals,
+    /// `None`: all.
+    selected: Option<&'a [u32]>,
+}
+
+impl Counted<'_> {
+    /// Calls `work` with row, group and interval of each.
+    fn each(&self, mut work: impl FnMut(usize, usize, usize)) {
+        let mut count = |row: usize| {
+            if let Some(interval) = self.intervals.of(self.starts[row]) {
+                work(row, self.groups[row] as usize, interval);
+            }
+        };
+        match self.selected {
+            Some(selected) => selected.iter().for_each(|row| count(*row as usize)),
+            None => (0..self.starts.len()).for_each(count),
+        }
+    }
+}
+
+/// The values of one name, as numbers.
+enum Numbers<'a> {
+    /// One on every row.
+    Whole(&'a [i64]),
+    Any(Reader),
+}
+
+impl<'a> Numbers<'a> {
+    fn of(rows: &'a TraceRows, name: &Attribute) -> Result<Self, QueryError> {
+        let places = rows.layout.places(name)?;
+        let column = match (places.first.as_slice(), places.fallback.as_slice()) {
+            ([Place::Fixed { column, reading: Reading::Duration }], []) => rows.records.column_by_name(column),
+            ([Place::Promoted { column, kind: AttributeType::Long }], []) => rows.records.column_by_name(column),
+            _ => None,
+        };
+        Ok(match column.and_then(|c| c.as_primitive_opt::<Int64Type>()).filter(|numbers| numbers.null_count() == 0) {
+            Some(numbers) => Self::Whole(numbers.values()),
+            None => Self::Any(Reader::new(&places, &rows.records)),
+        })
+    }
+}
+
+/// Values by the power of two that bounds them from above. Made with the first value: most cells have none.
+#[derive(Clone, Default)]
+struct Powers(Option<Box<[u32; 65]>>);
+
+impl Powers {
+    fn count(&mut self, power: u8) {
+        self.0.get_or_insert_with(|| Box::new([0; 65]))[usize::from(power)] += 1;
+    }
+
+    fn counts(&self) -> BTreeMap<u8, u64> {
+        let counts = self.0.iter().flat_map(|counts| counts.iter().zip(0_u8..));
+        counts.filter(|(count, _)| **count > 0).map(|(count, power)| (power, u64::from(*count))).collect()
+    }
 }
 
 /// Cells by group number and interval, and which groups were met.
@@ -280,12 +345,9 @@ impl<T: Default + Clone> Table<T> {
     }
 }
 
-/// The exponent of the smallest power of two that is not below a value of at least 2; floats have none.
-fn power_above(value: &Value) -> Option<u8> {
-    match value.number()? {
-        Number::Int(v) if v >= 2 => Some((64 - (v as u64 - 1).leading_zeros()) as u8),
-        _ => None,
-    }
+/// The exponent of the smallest power of two that is not below a value of at least 2; others have none.
+fn power_above(value: i64) -> Option<u8> {
+    (value >= 2).then(|| (64 - (value as u64 - 1).leading_zeros()) as u8)
 }
 
 /// The upper bound of a histogram bucket; nanoseconds are shown as seconds.

@@ -10,7 +10,7 @@ use traceql::ast::{Attribute, AttributeName, FieldExpr, Intrinsic, Scope, SpanOf
 use super::{
     cells::Cells,
     few_cells,
-    groups::GroupValue,
+    groups::{GroupValue, column_codes},
     intervals::Intervals,
     series::{Series, word_label},
 };
@@ -19,7 +19,7 @@ use crate::{
     predicate::compile,
     reader::Reader,
     request::QueryError,
-    scan::evaluate,
+    scan::matching,
     shown::key_value,
     traces::TraceRows,
     value::Value,
@@ -58,15 +58,31 @@ const INTRINSICS: [Intrinsic; 9] = [
 /// Which side of the comparison.
 const SIDES: [(&str, &str); 2] = [("baseline", "baseline_total"), ("selection", "selection_total")];
 
+/// Spans by value and interval.
+type ByValue = HashMap<GroupValue, Vec<u64>>;
+
 /// Spans by side, attribute, value and interval.
 #[derive(Default)]
 pub struct Comparison {
-    sides: [BTreeMap<String, HashMap<GroupValue, Vec<u64>>>; 2],
+    sides: [BTreeMap<String, ByValue>; 2],
+}
+
+/// A span that counts.
+struct Counted {
+    row: usize,
+    side: usize,
+    interval: usize,
 }
 
 impl Comparison {
     pub fn len(&self) -> usize {
         self.sides.iter().flat_map(BTreeMap::values).flat_map(HashMap::values).map(Vec::len).sum()
+    }
+
+    fn insert(&mut self, name: &str, counts: [ByValue; 2]) {
+        for (side, counts) in self.sides.iter_mut().zip(counts).filter(|(_, counts)| !counts.is_empty()) {
+            side.insert(name.to_owned(), counts);
+        }
     }
 
     pub fn add(&mut self, other: Self) {
@@ -134,8 +150,7 @@ pub fn count(
         return Ok(Cells::Comparison(comparison));
     };
     let starts = starts.as_primitive::<Int64Type>();
-    let condition = compile(selection, &rows.layout)?.over(&rows.records.schema())?;
-    let chosen = evaluate(&condition, &rows.records).map_err(QueryError::internal)?;
+    let chosen = matching(&compile(selection, &rows.layout)?, &rows.records)?;
     let in_range = |start: i64| range.is_none_or(|(after, until)| after < start && start <= until);
     let all: Vec<u32>;
     let selected = match selected {
@@ -146,37 +161,79 @@ pub fn count(
         }
     };
     // The side and interval of each row that counts.
-    let counted: Vec<(usize, usize, usize)> = selected
+    let counted: Vec<Counted> = selected
         .iter()
         .filter_map(|row| {
             let row = *row as usize;
             let start = starts.value(row);
-            Some((row, usize::from(chosen.value(row) && in_range(start)), intervals.of(start)?))
+            Some(Counted { row, side: usize::from(chosen.value(row) && in_range(start)), interval: intervals.of(start)? })
         })
         .collect();
     let mut cells = 0;
     for (name, expected) in names(rows) {
-        let reader = Reader::new(&rows.layout.places(&name)?, &rows.records);
-        let label = name.to_string();
-        for (row, side, interval) in &counted {
-            let value = match reader.first(*row) {
-                Some(value) => GroupValue(plain(value)),
-                None if expected || reader.present(*row) => GroupValue(None),
-                None => continue,
-            };
-            let values = match comparison.sides[*side].get_mut(&label) {
-                Some(values) => values,
-                None => comparison.sides[*side].entry(label.clone()).or_default(),
-            };
-            let counts = values.entry(value).or_insert_with(|| {
-                cells += intervals.count;
-                vec![0; intervals.count]
-            });
-            counts[*interval] += 1;
-            few_cells(cells)?;
-        }
+        let places = rows.layout.places(&name)?;
+        let coded = match (places.first.as_slice(), places.fallback.as_slice()) {
+            ([place], []) => column_codes(rows, place),
+            _ => None,
+        };
+        let counts = match coded {
+            Some((codes, values)) => by_code(&codes, &values, expected, &counted, &mut cells, intervals.count)?,
+            None => by_row(&Reader::new(&places, &rows.records), expected, &counted, &mut cells, intervals.count)?,
+        };
+        comparison.insert(&name.to_string(), counts);
     }
     Ok(Cells::Comparison(comparison))
+}
+
+/// `cells` counts all that are made.
+fn by_row(
+    reader: &Reader,
+    expected: bool,
+    counted: &[Counted],
+    cells: &mut usize,
+    intervals: usize,
+) -> Result<[ByValue; 2], QueryError> {
+    let mut sides: [ByValue; 2] = Default::default();
+    for Counted { row, side, interval } in counted {
+        let value = match reader.first(*row) {
+            Some(value) => GroupValue(plain(value)),
+            None if expected || reader.present(*row) => GroupValue(None),
+            None => continue,
+        };
+        let counts = sides[*side].entry(value).or_default();
+        if counts.is_empty() {
+            *cells += intervals;
+            few_cells(*cells)?;
+            counts.resize(intervals, 0);
+        }
+        counts[*interval] += 1;
+    }
+    Ok(sides)
+}
+
+/// The counts of a name with numbered values, each row of which has one.
+fn by_code(
+    codes: &[u32],
+    values: &[GroupValue],
+    expected: bool,
+    counted: &[Counted],
+    cells: &mut usize,
+    intervals: usize,
+) -> Result<[ByValue; 2], QueryError> {
+    let mut sides = [vec![vec![]; values.len()], vec![vec![]; values.len()]];
+    for Counted { row, side, interval } in counted {
+        let counts: &mut Vec<u64> = &mut sides[*side][codes[*row] as usize];
+        if counts.is_empty() {
+            *cells += intervals;
+            few_cells(*cells)?;
+            counts.resize(intervals, 0);
+        }
+        counts[*interval] += 1;
+    }
+    Ok(sides.map(|counts| {
+        let met = values.iter().zip(counts).filter(|(value, counts)| !counts.is_empty() && (expected || value.0.is_some()));
+        met.map(|(value, counts)| (value.clone(), counts)).collect()
+    }))
 }
 
 /// The first element of an array; nothing for what cannot be shown as one value.

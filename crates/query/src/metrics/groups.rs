@@ -1,8 +1,12 @@
 //! Gives every row the number of its group.
 
-use std::{collections::HashMap, hash::{Hash, Hasher}};
+use std::hash::{Hash, Hasher};
 
-use arrow::{array::{Array, AsArray}, datatypes::{DataType, Int32Type}};
+use arrow::{
+    array::{Array, AsArray, DictionaryArray},
+    datatypes::{DataType, Int32Type, Int64Type},
+};
+use hashbrown::HashMap;
 use traceql::ast::Attribute;
 
 use crate::{
@@ -58,10 +62,10 @@ pub fn groups(rows: &TraceRows, by: &[Attribute]) -> Result<Groups, QueryError> 
     for name in by {
         let (codes, values) = codes(rows, name)?;
         // Group and value together are a new group.
-        let mut numbers: HashMap<(u32, u32), u32> = HashMap::new();
+        let mut numbers = Pairs::new(all.keys.len(), values.len());
         let mut keys: Vec<GroupKey> = vec![];
         for (group, code) in all.numbers.iter_mut().zip(codes) {
-            *group = *numbers.entry((*group, code)).or_insert_with(|| {
+            *group = numbers.number(*group, code, || {
                 let mut key = all.keys[*group as usize].clone();
                 key.push(values[code as usize].clone());
                 keys.push(key);
@@ -71,6 +75,38 @@ pub fn groups(rows: &TraceRows, by: &[Attribute]) -> Result<Groups, QueryError> 
         all.keys = keys;
     }
     Ok(all)
+}
+
+/// The numbers given to pairs of a group and a value: in a table where that is small, else by hash.
+enum Pairs {
+    Table(Vec<u32>, usize),
+    Hashed(HashMap<(u32, u32), u32>),
+}
+
+/// Four bytes each.
+const PAIRS_TABLE_MAX: usize = 1 << 20;
+const NO_NUMBER: u32 = u32::MAX;
+
+impl Pairs {
+    fn new(groups: usize, values: usize) -> Self {
+        match groups.checked_mul(values) {
+            Some(pairs) if pairs <= PAIRS_TABLE_MAX => Self::Table(vec![NO_NUMBER; pairs], values),
+            _ => Self::Hashed(HashMap::new()),
+        }
+    }
+
+    fn number(&mut self, group: u32, value: u32, new: impl FnOnce() -> u32) -> u32 {
+        match self {
+            Self::Table(numbers, values) => {
+                let number = &mut numbers[group as usize * *values + value as usize];
+                if *number == NO_NUMBER {
+                    *number = new();
+                }
+                *number
+            }
+            Self::Hashed(numbers) => *numbers.entry((group, value)).or_insert_with(new),
+        }
+    }
 }
 
 /// A number for each row's value of one name, and the values by number.
@@ -106,39 +142,19 @@ pub fn column_codes(rows: &TraceRows, place: &Place) -> Option<(Vec<u32>, Vec<Gr
     let array = rows.records.column_by_name(name)?;
     match (array.data_type(), reading) {
         (DataType::Dictionary(_, _), None | Some(Reading::String)) => {
-            let dictionary = array.as_dictionary_opt::<Int32Type>()?;
-            let words = dictionary.values().as_string_opt::<i32>()?;
-            let absent = reading.map(|_| Value::String(String::new()));
-            // Equal words may stand twice in a dictionary.
-            let mut known: HashMap<Option<&str>, u32> = HashMap::new();
+            word_codes(array.as_dictionary_opt::<Int32Type>()?, reading.is_some())
+        }
+        (DataType::Int64, reading @ (None | Some(Reading::Duration))) => {
+            let numbers = array.as_primitive_opt::<Int64Type>()?;
+            let mut known: HashMap<Option<i64>, u32> = HashMap::new();
             let mut values = vec![];
-            let mut number = |word: Option<&str>| -> u32 {
-                let value = word.map(|w| Value::String(w.to_owned())).or_else(|| absent.clone());
-                values.push(GroupValue(value));
-                values.len() as u32 - 1
-            };
-            let mut of_word = vec![];
-            for at in 0..words.len() {
-                let word = words.is_valid(at).then(|| words.value(at));
-                of_word.push(match known.get(&word) {
-                    Some(code) => *code,
-                    None => {
-                        let code = number(word);
-                        known.insert(word, code);
-                        code
-                    }
-                });
-            }
-            let of_null = match known.get(&None) {
-                Some(code) => *code,
-                None if dictionary.keys().null_count() > 0 => match (reading, known.get(&Some(""))) {
-                    (Some(_), Some(code)) => *code,
-                    _ => number(None),
-                },
-                None => 0,
-            };
-            let codes = dictionary.keys().iter().map(|key| key.map_or(of_null, |key| of_word[key as usize])).collect();
-            Some((codes, values))
+            let codes = numbers.iter().map(|number| {
+                *known.entry(number).or_insert_with(|| {
+                    values.push(GroupValue(number.map(if reading.is_some() { Value::Duration } else { Value::Int })));
+                    values.len() as u32 - 1
+                })
+            });
+            Some((codes.collect(), values))
         }
         (DataType::Int32, Some(reading @ (Reading::Status | Reading::Kind))) => {
             let numbers = array.as_primitive_opt::<Int32Type>()?;
@@ -153,4 +169,36 @@ pub fn column_codes(rows: &TraceRows, place: &Place) -> Option<(Vec<u32>, Vec<Gr
         }
         _ => None,
     }
+}
+
+/// The codes of a column of numbered words. Only words that some row has get one.
+fn word_codes(column: &DictionaryArray<Int32Type>, null_is_empty: bool) -> Option<(Vec<u32>, Vec<GroupValue>)> {
+    let words = column.values().as_string_opt::<i32>()?;
+    // Equal words may stand twice in a dictionary.
+    let mut known: HashMap<Option<&str>, u32> = HashMap::new();
+    let mut values = vec![];
+    let mut code = |word: Option<&'_ str>| {
+        let word = if null_is_empty { Some(word.unwrap_or_default()) } else { word };
+        values.push(GroupValue(word.map(|word| Value::String(word.to_owned()))));
+        values.len() as u32 - 1
+    };
+    let mut of_word = vec![NO_NUMBER; words.len()];
+    let mut of_null = NO_NUMBER;
+    let codes = column
+        .keys()
+        .iter()
+        .map(|key| {
+            let of_key = match key {
+                Some(key) => &mut of_word[key as usize],
+                None => &mut of_null,
+            };
+            if *of_key == NO_NUMBER {
+                let word = key.map(|key| key as usize).filter(|key| words.is_valid(*key)).map(|key| words.value(key));
+                let same = if null_is_empty { Some(word.unwrap_or_default()) } else { word };
+                *of_key = *known.entry(same).or_insert_with(|| code(word));
+            }
+            *of_key
+        })
+        .collect();
+    Some((codes, values))
 }

@@ -12,19 +12,26 @@ mod rowwise;
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::{
+    common::tree_node::{Transformed, TreeNode},
     logical_expr::Operator,
     physical_expr::{
         PhysicalExpr,
-        expressions::{BinaryExpr, Column},
+        expressions::{BinaryExpr, Column, Literal},
         utils::{collect_columns, reassign_expr_columns},
     },
+    scalar::ScalarValue,
 };
+use traceql::ast::ComparisonOp;
 
 pub use compile::compile;
 
-use crate::request::QueryError;
+use self::pattern::ColumnTest;
+use crate::{
+    request::QueryError,
+    value::{Test, Value},
+};
 
 /// A compiled predicate and the columns it reads.
 #[derive(Clone, Debug)]
@@ -47,7 +54,6 @@ impl Predicate {
     }
 
     pub fn constant(&self) -> Option<Constant> {
-        use datafusion::{physical_expr::expressions::Literal, scalar::ScalarValue};
         match self.expr.downcast_ref::<Literal>()?.value() {
             ScalarValue::Boolean(Some(true)) => Some(Constant::Always),
             ScalarValue::Boolean(_) => Some(Constant::Never),
@@ -60,6 +66,18 @@ impl Predicate {
         reassign_expr_columns(Arc::clone(&self.expr), schema).map_err(QueryError::internal)
     }
 
+    /// As [`Self::over`], for evaluation: strings with numbered values are tested once per distinct value. Statistics
+    /// cannot be pruned by it.
+    pub fn evaluator(&self, schema: &Schema) -> Result<Arc<dyn PhysicalExpr>, QueryError> {
+        let by_value = self.over(schema)?.transform(|expr| {
+            Ok(match string_comparison(&expr, schema) {
+                Some(test) => Transformed::yes(Arc::new(test) as Arc<dyn PhysicalExpr>),
+                None => Transformed::no(expr),
+            })
+        });
+        by_value.map(|transformed| transformed.data).map_err(QueryError::internal)
+    }
+
     /// The parts that all have to hold, those that read plain columns only first.
     pub fn conjuncts(&self) -> Vec<Predicate> {
         let mut parts = vec![];
@@ -68,6 +86,25 @@ impl Predicate {
         parts.sort_by_key(|part| part.columns.iter().any(|c| is_nested(c)));
         parts
     }
+}
+
+/// The test that a comparison of a string column with a literal is.
+fn string_comparison(expr: &Arc<dyn PhysicalExpr>, schema: &Schema) -> Option<ColumnTest> {
+    let binary = expr.downcast_ref::<BinaryExpr>()?;
+    let name = binary.left().downcast_ref::<Column>()?.name();
+    let DataType::Dictionary(_, _) = schema.field_with_name(name).ok()?.data_type() else { return None };
+    let ScalarValue::Utf8(Some(text)) = binary.right().downcast_ref::<Literal>()?.value() else { return None };
+    let op = match binary.op() {
+        Operator::Eq => ComparisonOp::Equal,
+        Operator::NotEq => ComparisonOp::NotEqual,
+        Operator::Lt => ComparisonOp::Less,
+        Operator::LtEq => ComparisonOp::LessEqual,
+        Operator::Gt => ComparisonOp::Greater,
+        Operator::GtEq => ComparisonOp::GreaterEqual,
+        _ => return None,
+    };
+    let test = Test { op, literal: Value::String(text.clone()), pattern: None };
+    Some(ColumnTest { column: Arc::clone(binary.left()), test })
 }
 
 fn split(expr: &Arc<dyn PhysicalExpr>, parts: &mut Vec<Arc<dyn PhysicalExpr>>) {

@@ -8,6 +8,7 @@ use std::{
 
 use arrow::{
     array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch},
+    buffer::BooleanBuffer,
     datatypes::{DataType, Float64Type, Int32Type, Int64Type, Schema},
 };
 use datafusion::{
@@ -87,9 +88,22 @@ fn test_column(test: &Test, array: &ArrayRef) -> Result<BooleanArray> {
         }
         DataType::Dictionary(_, _) => {
             let dictionary = array.as_dictionary::<Int32Type>();
+            let keys = dictionary.keys();
+            if let Some(words) = dictionary.values().as_string_opt::<i32>().filter(|words| words.len() > keys.len()) {
+                // More words than rows: only those of the rows are tested.
+                let verdict = |key: usize| words.is_valid(key).then(|| test.on_str(words.value(key)));
+                return Ok(rows.map(|row| dictionary.key(row).and_then(verdict)).collect());
+            }
             let verdicts = test_column(test, dictionary.values())?;
-            let verdict = |key: usize| verdicts.is_valid(key).then(|| verdicts.value(key));
-            rows.map(|row| dictionary.key(row).and_then(verdict)).collect()
+            if verdicts.null_count() > 0 {
+                let verdict = |key: usize| verdicts.is_valid(key).then(|| verdicts.value(key));
+                return Ok(rows.map(|row| dictionary.key(row).and_then(verdict)).collect());
+            }
+            let holds: Vec<bool> = verdicts.values().iter().collect();
+            let numbers = keys.values();
+            // The number of a null row can be anything.
+            let bits = BooleanBuffer::collect_bool(keys.len(), |row| holds.get(numbers[row] as usize) == Some(&true));
+            BooleanArray::new(bits, keys.nulls().cloned())
         }
         DataType::Float64 => {
             let floats = array.as_primitive::<Float64Type>();

@@ -121,8 +121,10 @@ impl Stored {
 }
 
 pub fn engine(storage: Storage, live: &Arc<Live>, parallelism: usize) -> Engine {
+    // What is kept between queries changes no answer: where one unit is read at a time, nothing is.
+    let columns_memory_bytes = if parallelism == 1 { 0 } else { 1 << 20 };
     let parallelism = NonZeroUsize::new(parallelism).expect("not zero");
-    let config = EngineConfig { parallelism, ..EngineConfig::default() };
+    let config = EngineConfig { parallelism, columns_memory_bytes, ..EngineConfig::default() };
     Engine::new(storage, Arc::<Live>::clone(live), config)
 }
 

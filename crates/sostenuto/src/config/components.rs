@@ -58,7 +58,11 @@ impl Config {
     }
 
     pub fn engine_config(&self) -> EngineConfig {
-        EngineConfig { memory_bytes_max: self.query_frontend.decoding_memory.0, ..EngineConfig::default() }
+        EngineConfig {
+            memory_bytes_max: self.query_frontend.decoding_memory.0,
+            columns_memory_bytes: self.query_frontend.columns_memory.0,
+            ..EngineConfig::default()
+        }
     }
 
     pub fn api_config(&self) -> ApiConfig {

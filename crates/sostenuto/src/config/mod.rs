@@ -159,6 +159,8 @@ pub struct QueryFrontend {
     pub max_memory_per_query: Size,
     /// About the most memory for decoding row groups, over all queries; they wait for each other above it.
     pub decoding_memory: Size,
+    /// The most memory for columns of blocks that are kept decoded between queries; 0 keeps none.
+    pub columns_memory: Size,
     /// The most tenants one read may name, as `a|b|c`; 1 switches that off.
     pub max_tenants_per_query: usize,
 }
@@ -176,6 +178,7 @@ impl Default for QueryFrontend {
             max_bytes_per_query: Size(api.budget.read_bytes_max),
             max_memory_per_query: Size(api.budget.memory_bytes_max),
             decoding_memory: Size(EngineConfig::default().memory_bytes_max),
+            columns_memory: Size(EngineConfig::default().columns_memory_bytes),
             max_tenants_per_query: api.query.tenants_max,
         }
     }
