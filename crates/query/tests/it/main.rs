@@ -14,4 +14,5 @@ mod partial;
 mod places;
 mod questions;
 mod settings;
+mod soup;
 mod sql;
