@@ -11,6 +11,9 @@ use std::sync::Arc;
 /// Set where an answer lacks something, with what and why.
 pub const PARTIAL: HeaderName = HeaderName::from_static("sostenuto-partial");
 
+/// Of a page of search results: what to send as `after` for the next one.
+pub const NEXT: HeaderName = HeaderName::from_static("sostenuto-next");
+
 /// The most bytes of a header's value.
 const HEADER_BYTES_MAX: usize = 1024;
 
@@ -98,7 +101,7 @@ fn explanation(explanation: &Explanation) -> serde_json::Value {
 }
 
 /// One line of visible ASCII.
-fn header_value(text: &str) -> HeaderValue {
+pub fn header_value(text: &str) -> HeaderValue {
     let plain = |c: char| if c == ' ' || c.is_ascii_graphic() { c } else { '?' };
     let line: String = text.chars().map(plain).take(HEADER_BYTES_MAX).collect();
     HeaderValue::try_from(line).unwrap_or(HeaderValue::from_static("yes"))

@@ -52,6 +52,8 @@ pub struct QueryLimits {
     pub exemplars_max: u32,
     /// The most tenants that one request may read (`X-Scope-OrgID: a|b|c`).
     pub tenants_max: usize,
+    /// The most rows that a SQL query may return.
+    pub sql_rows_max: u64,
 }
 
 impl Default for ApiConfig {
@@ -82,6 +84,7 @@ impl Default for QueryLimits {
             steps_max: 10_000,
             exemplars_max: 100,
             tenants_max: 100,
+            sql_rows_max: 1_000_000,
         }
     }
 }

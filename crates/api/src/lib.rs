@@ -26,6 +26,7 @@ mod routes;
 mod running;
 mod server;
 mod shape;
+mod sql;
 mod state;
 mod status;
 mod tempo;

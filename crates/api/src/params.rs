@@ -11,7 +11,8 @@ use model::TraceId;
 use query::{MetricsRequest, SearchRequest, TagNamesRequest, TagValuesRequest, TimeRange, TraceRequest};
 
 /// Parameters of a search that are never taken for tags.
-const SEARCH_PARAMETERS: [&str; 12] = [
+const SEARCH_PARAMETERS: [&str; 13] = [
+    "after",
     "explain",
     "q",
     "tags",

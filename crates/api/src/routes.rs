@@ -3,7 +3,7 @@
 use crate::{
     Failure, Readiness, admin,
     foreign::{jaeger, zipkin},
-    grpc, observe,
+    grpc, observe, sql,
     state::Shared,
     status, tempo,
 };
@@ -59,6 +59,7 @@ pub(crate) fn router(shared: Arc<Shared>, health: grpc::Health) -> Router {
         .route("/api/v2/search/tag/{*name}", get(tempo::tag_values_v2))
         .route("/api/metrics/query_range", get(tempo::metrics_range))
         .route("/api/metrics/query", get(tempo::metrics_instant))
+        .route("/api/sql", post(sql::sql))
         .route("/api/echo", get(status::echo))
         .route("/api/status/buildinfo", get(status::buildinfo))
         .nest(JAEGER, jaeger::routes())
@@ -117,7 +118,7 @@ pub(crate) fn endpoints(configured_prefix: &str) -> String {
     let foreign: String = foreign.map(|(below, path)| format!("GET  {prefix}{below}{path}\n")).collect();
     let own = OWN_PATHS.iter().map(|path| format!("GET  {path}\n"));
     let rpc = grpc::METHODS.iter().map(|path| format!("gRPC {path}\n"));
-    api.chain([foreign]).chain(own).chain(["POST /flush\n".to_owned()]).chain(rpc).collect()
+    api.chain([foreign]).chain(own).chain([format!("POST {prefix}/api/sql\n"), "POST /flush\n".to_owned()]).chain(rpc).collect()
 }
 
 async fn not_found(request: Request) -> Response {

@@ -3,7 +3,7 @@
 use crate::{
     Failure,
     accept::Form,
-    account::Account,
+    account::{self, Account, NEXT},
     llm, params, shape,
     state::{Call, Shared, now},
 };
@@ -50,9 +50,14 @@ async fn trace(api: &Shared, id: &str, headers: &HeaderMap, uri: &Uri) -> Result
 pub async fn search(State(api): Api, headers: HeaderMap, uri: Uri) -> Answer {
     let Call { tenants, parameters, account } = api.call(&headers, &uri)?;
     let request = params::search(&parameters, api.limits(), now())?;
-    let mut response = api.gate.run(&tenants, account.engine().search(&tenants, request)).await?;
+    let after = parameters.read("after", |text| text.parse().map_err(|e: query::QueryError| e.message))?;
+    let (mut response, next) = api.gate.run(&tenants, account.engine().search_page(&tenants, request, after)).await?;
     response.metrics.get_or_insert_default();
-    Ok(account.answer(Form::of(&headers), &response, jsonpb::search_json, None))
+    let mut answer = account.answer(Form::of(&headers), &response, jsonpb::search_json, None);
+    if let Some(next) = next {
+        answer.headers_mut().insert(NEXT, account::header_value(&next.to_string()));
+    }
+    Ok(answer)
 }
 
 pub async fn tags_v1(State(api): Api, headers: HeaderMap, uri: Uri) -> Answer {

@@ -119,6 +119,15 @@ impl Engine {
         Ok(sources)
     }
 
+    /// Waits for the memory to decode a unit.
+    pub(crate) async fn reserve(&self, bytes: u64) -> Option<SemaphorePermit<'_>> {
+        self.inner.memory.reserve(bytes).await
+    }
+
+    pub(crate) fn parallelism(&self) -> NonZeroUsize {
+        self.inner.config.parallelism
+    }
+
     /// A block of the tenant's table by its id, if it can be opened.
     pub(crate) async fn opened(&self, tenant: &TenantId, id: Ulid) -> Option<Arc<storage::OpenBlock>> {
         let snapshot = self.inner.storage.table(tenant).await.ok()?.snapshot();

@@ -87,15 +87,15 @@ impl Engine {
     }
 }
 
-struct Part {
-    scan: Scan,
-    source: Arc<Source>,
-    left_out: TraceSet,
+pub(crate) struct Part {
+    pub scan: Scan,
+    pub source: Arc<Source>,
+    pub left_out: TraceSet,
 }
 
 impl Part {
     /// The rows without those of traces that are looked at elsewhere.
-    fn rows(&self, records: RecordBatch) -> Result<TraceRows, QueryError> {
+    pub fn rows(&self, records: RecordBatch) -> Result<TraceRows, QueryError> {
         let records = match self.left_out.is_empty() || records.num_rows() == 0 {
             true => records,
             false => self.without_left_out(records)?,
@@ -122,7 +122,7 @@ impl Part {
 }
 
 /// `None` if nothing in the layout can match.
-fn scan_of(matching: &Matching<'_>, layout: &Layout, within: bool) -> Result<Option<Scan>, QueryError> {
+pub(crate) fn scan_of(matching: &Matching<'_>, layout: &Layout, within: bool) -> Result<Option<Scan>, QueryError> {
     let mut predicate = match matching.condition {
         Some(condition) => Some(compile(condition, layout)?),
         None => None,

@@ -21,6 +21,38 @@ pub struct SearchRequest {
     pub spans_per_spanset: usize,
 }
 
+/// The last trace of a page of search results; the next page begins behind it. Results come by their start, the newest
+/// first, then by id: what is found at any time stands at the same place, whatever arrives or is compacted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cursor {
+    /// Unix nanoseconds.
+    pub start: i64,
+    pub id: TraceId,
+}
+
+impl Cursor {
+    /// Whether a trace comes after it.
+    pub fn precedes(&self, start: i64, id: &TraceId) -> bool {
+        start < self.start || (start == self.start && *id > self.id)
+    }
+}
+
+impl std::fmt::Display for Cursor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}-{}", self.start, self.id)
+    }
+}
+
+impl std::str::FromStr for Cursor {
+    type Err = QueryError;
+
+    fn from_str(text: &str) -> Result<Self, QueryError> {
+        let parts = text.rsplit_once('-').and_then(|(start, id)| Some((start.parse().ok()?, TraceId::parse(id).ok()?)));
+        let (start, id) = parts.ok_or_else(|| QueryError::invalid(format!("{text:?} is no cursor: send the header sostenuto-next of the page before as it was")))?;
+        Ok(Self { start, id })
+    }
+}
+
 #[derive(Clone, Debug)]
 pub enum SearchFilter {
     TraceQl(String),

@@ -28,7 +28,7 @@ use crate::{
     predicate::{Constant, compile},
     reader::{Reader, Strings},
     reads::Reads,
-    request::{QueryError, SearchFilter, SearchRequest, TimeRange},
+    request::{Cursor, QueryError, SearchFilter, SearchRequest, TimeRange},
     scan::{Scan, matching, read_memory},
     shown::SpanWriter,
     source::{Source, Sources, Unit},
@@ -54,6 +54,8 @@ pub(crate) struct Plan {
     pub shown: Vec<Attribute>,
     /// Tempo's old search answers without spans.
     pub legacy: Option<legacy::Tags>,
+    /// Only traces behind it.
+    pub after: Option<Cursor>,
 }
 
 impl Plan {
@@ -86,11 +88,16 @@ impl Plan {
             shown,
             pipeline,
             legacy: None,
+            after: None,
         }
     }
 }
 
 impl Plan {
+    fn wants(&self, start: i64, id: &TraceId) -> bool {
+        self.after.is_none_or(|after| after.precedes(start, id))
+    }
+
     fn explain(&self, trail: &Trail) {
         if self.legacy.is_some() {
             trail.plan("every tag somewhere in the trace, evaluated trace by trace");
@@ -164,17 +171,36 @@ impl Engine {
         request: SearchRequest,
         partial: Option<&'a Partial>,
     ) -> Answer<'a, tempopb::SearchResponse> {
-        Box::pin(self.newest(tenants, request, partial.filter(|_| tenants.len() == 1)))
+        Box::pin(self.newest(tenants, request, None, partial.filter(|_| tenants.len() == 1)))
+    }
+
+    /// The page of a search behind a cursor, or the first; and the cursor for the next one if there may be more.
+    pub fn search_page<'a>(
+        &'a self,
+        tenants: &'a [TenantId],
+        request: SearchRequest,
+        after: Option<Cursor>,
+    ) -> Answer<'a, (tempopb::SearchResponse, Option<Cursor>)> {
+        Box::pin(async move {
+            let limit = request.limit;
+            let page = self.newest(tenants, request, after, None).await?;
+            let last = page.traces.last().filter(|_| page.traces.len() == limit);
+            let cursor = last.and_then(|trace| {
+                Some(Cursor { start: trace.start_time_unix_nano as i64, id: TraceId::parse(&trace.trace_id).ok()? })
+            });
+            Ok((page, cursor))
+        })
     }
 
     async fn newest(
         &self,
         tenants: &[TenantId],
         request: SearchRequest,
+        after: Option<Cursor>,
         partial: Option<&Partial>,
     ) -> Result<tempopb::SearchResponse, QueryError> {
         let reads = self.reads();
-        let plan = Arc::new(Plan::new(&request.filter)?);
+        let plan = Arc::new(Plan { after, ..Plan::new(&request.filter)? });
         plan.explain(&reads.trail);
         self.despite_broken_blocks(&reads, || self.searched(tenants, &plan, &request, &reads, partial)).await
     }
@@ -534,7 +560,7 @@ impl UnitWork {
             let id = times.id(row);
             if self.split.contains(&id) {
                 result.touched.push(id);
-            } else if times.overlaps(row, self.range) {
+            } else if times.overlaps(row, self.range) && self.plan.wants(times.start(row), &id) {
                 result.winners.push(Winner { start: times.start(row), id });
             }
         };
@@ -593,7 +619,7 @@ fn matching_traces(rows: &TraceRows, plan: &Plan, range: Option<TimeRange>) -> R
     let times = TraceTimes::of(&rows.records)?;
     let mut winners = vec![];
     let mut matched = |row: usize| {
-        if times.overlaps(row, range) {
+        if times.overlaps(row, range) && plan.wants(times.start(row), &times.id(row)) {
             winners.push(Winner { start: times.start(row), id: times.id(row) });
         }
     };

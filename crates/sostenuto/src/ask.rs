@@ -38,6 +38,27 @@ pub struct QueryArgs {
 }
 
 #[derive(clap::Args, Debug)]
+pub struct SqlArgs {
+    /// A SELECT over the table spans, such as 'SELECT service_name, count(*) FROM spans GROUP BY service_name'
+    pub text: String,
+    #[command(flatten)]
+    pub server: ServerArgs,
+    /// How rows are written
+    #[arg(long, value_enum, default_value_t = SqlForm::Csv)]
+    pub format: SqlForm,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum SqlForm {
+    /// Names of columns, then a line for each row
+    Csv,
+    /// A list of objects
+    Json,
+    /// Arrow's IPC stream
+    Arrow,
+}
+
+#[derive(clap::Args, Debug)]
 pub struct TraceArgs {
     /// The trace's id: up to 32 hexadecimal digits
     pub id: String,
@@ -93,6 +114,21 @@ pub async fn query(args: &QueryArgs, style: Style, out: &mut impl Write) -> anyh
     if args.explain {
         let answer: serde_json::Value = serde_json::from_slice(&body).context(unreadable)?;
         out.write_all(explain::render(&answer["explain"], style).as_bytes())?;
+    }
+    Ok(true)
+}
+
+/// Writes rows as they come.
+pub async fn sql(args: &SqlArgs, out: &mut impl Write) -> anyhow::Result<bool> {
+    let accept = match args.format {
+        SqlForm::Csv => "text/csv",
+        SqlForm::Json => "application/json",
+        SqlForm::Arrow => "application/vnd.apache.arrow.stream",
+    };
+    let server = Server::new(&args.server)?;
+    let partial = server.post(&["api", "sql"], args.text.clone(), accept, out).await?;
+    if let Some(partial) = partial {
+        writeln!(io::stderr(), "Partial: {}", plain(&partial))?;
     }
     Ok(true)
 }

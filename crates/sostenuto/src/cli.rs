@@ -9,7 +9,7 @@ use std::{
 use clap::{Parser, Subcommand};
 
 use crate::{
-    ask::{self, Mistake, QueryArgs, TraceArgs},
+    ask::{self, Mistake, QueryArgs, SqlArgs, TraceArgs},
     config::{Config, Target, environment},
     demo::{self, DemoArgs},
     inspect::{self, InspectArgs},
@@ -36,6 +36,8 @@ pub enum Command {
     Demo(DemoArgs),
     /// Find traces, or compute series of them
     Query(QueryArgs),
+    /// Ask for rows with SQL
+    Sql(SqlArgs),
     /// Show one trace as a waterfall
     Trace(TraceArgs),
     /// Look into blocks
@@ -154,6 +156,7 @@ async fn dispatch(cli: &Cli) -> anyhow::Result<bool> {
         }
         Command::Demo(args) => demo::run(args, &mut io::stderr(), Style::detect(&err, columns)).await,
         Command::Query(args) => ask::query(args, style, &mut io::stdout()).await,
+        Command::Sql(args) => ask::sql(args, &mut io::stdout()).await,
         Command::Trace(args) => ask::trace(args, style, &mut io::stdout()).await,
         Command::Block(BlockCommand::Inspect(args)) => inspect::inspect(args, style, &mut io::stdout()).await,
         Command::Retention(RetentionCommand::Plan(args)) => retention::plan(args, style, &mut io::stdout()).await,

@@ -1,8 +1,8 @@
 //! Asks a running server over HTTP, for the commands that show what it knows.
 
-use std::time::Duration;
+use std::{io::Write, time::Duration};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use reqwest::{Client, Response, StatusCode, Url, header};
 
 /// How long an answer may take.
@@ -71,13 +71,36 @@ impl Server {
         match status {
             status if status.is_success() => Ok(Some(Answer { body, partial })),
             StatusCode::NOT_FOUND => Ok(None),
-            status => {
-                let said: String = String::from_utf8_lossy(&body).trim().chars().take(ERROR_CHARS_MAX).collect();
-                match said.is_empty() {
-                    true => bail!("{} answered {status}", self.base),
-                    false => bail!("{} answered {status}: {}", self.base, crate::show::plain(&said)),
-                }
-            }
+            status => Err(self.refused(status, &body)),
+        }
+    }
+
+    /// Writes the body of a successful answer to `POST path` to `out` as it comes. Returns what the answer lacks.
+    pub async fn post(&self, path: &[&str], text: String, accept: &str, out: &mut impl Write) -> anyhow::Result<Option<String>> {
+        let mut url = self.base.clone();
+        url.path_segments_mut().expect("checked when it was parsed").pop_if_empty().extend(path);
+        let mut request = self.client.post(url).header(header::ACCEPT, accept).body(text);
+        if let Some(tenant) = &self.tenant {
+            request = request.header("X-Scope-OrgID", tenant);
+        }
+        let mut response = request.send().await.map_err(|error| self.unreachable(&error))?;
+        if !response.status().is_success() {
+            let status = response.status();
+            return Err(self.refused(status, &self.read(response).await?));
+        }
+        let partial = response.headers().get("sostenuto-partial");
+        let partial = partial.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+        while let Some(part) = response.chunk().await.map_err(|error| self.unreachable(&error))? {
+            out.write_all(&part)?;
+        }
+        Ok(partial)
+    }
+
+    fn refused(&self, status: StatusCode, body: &[u8]) -> anyhow::Error {
+        let said: String = String::from_utf8_lossy(body).trim().chars().take(ERROR_CHARS_MAX).collect();
+        match said.is_empty() {
+            true => anyhow!("{} answered {status}", self.base),
+            false => anyhow!("{} answered {status}: {}", self.base, crate::show::plain(&said)),
         }
     }
 
@@ -94,14 +117,14 @@ impl Server {
 
     fn unreachable(&self, error: &reqwest::Error) -> anyhow::Error {
         if error.is_connect() {
-            anyhow::anyhow!(
+            anyhow!(
                 "nothing listens on {}; start `sostenuto serve` first, or name another server with --server",
                 self.base
             )
         } else if error.is_timeout() {
-            anyhow::anyhow!("{} gave no answer within {} s", self.base, TIMEOUT.as_secs())
+            anyhow!("{} gave no answer within {} s", self.base, TIMEOUT.as_secs())
         } else {
-            anyhow::anyhow!("the connection to {} broke: {error}", self.base)
+            anyhow!("the connection to {} broke: {error}", self.base)
         }
     }
 }

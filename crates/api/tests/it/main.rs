@@ -10,3 +10,4 @@ mod http;
 mod partial;
 mod server;
 mod shutdown;
+mod sql;

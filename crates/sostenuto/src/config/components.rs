@@ -87,6 +87,7 @@ impl Config {
                 steps_max: front.metrics.max_intervals,
                 exemplars_max: front.metrics.max_exemplars,
                 tenants_max: front.max_tenants_per_query,
+                sql_rows_max: front.sql.max_rows,
             },
             ..ApiConfig::default()
         }

@@ -145,6 +145,7 @@ impl Default for Ingester {
 pub struct QueryFrontend {
     pub search: Search,
     pub metrics: Metrics,
+    pub sql: Sql,
     /// The time range, back from now, of a request that names none.
     pub default_range: GoDuration,
     /// A query that takes longer is stopped.
@@ -171,6 +172,7 @@ impl Default for QueryFrontend {
         Self {
             search: Search::default(),
             metrics: Metrics::default(),
+            sql: Sql::default(),
             default_range: GoDuration(api.query.default_range),
             api_timeout: GoDuration(api.query_timeout),
             max_concurrent_queries: api.queries_max,
@@ -217,6 +219,19 @@ impl Default for Metrics {
     fn default() -> Self {
         let query = ApiConfig::default().query;
         Self { max_exemplars: query.exemplars_max, max_intervals: query.steps_max }
+    }
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Sql {
+    /// A query with more rows fails.
+    pub max_rows: u64,
+}
+
+impl Default for Sql {
+    fn default() -> Self {
+        Self { max_rows: ApiConfig::default().query.sql_rows_max }
     }
 }
 
