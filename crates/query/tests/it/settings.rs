@@ -33,7 +33,7 @@ async fn settings_make_no_difference_to(total: usize) {
         let world = seed().wrapping_mul(1_000_003).wrapping_add(400_000 + number);
         let rows = rows(world);
         let mut rng = StdRng::seed_from_u64(world);
-        // Every second data set also as one block of one row group, where nothing can be left out.
+        // Every second data set as one block of one row group, where nothing can be left out.
         let stored = match number % 2 {
             0 => Stored::split(&rows, &mut rng).await,
             _ => Stored::new(&[batch(&rows)], &WriterOptions::default(), vec![]).await,
