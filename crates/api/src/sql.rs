@@ -70,6 +70,7 @@ pub async fn sql(State(api): State<Arc<Shared>>, headers: HeaderMap, uri: Uri, t
         let part = parts.recv().await?.map_err(|failure| std::io::Error::other(failure.message));
         Some((part, (parts, task)))
     });
-    let body = Body::from_stream(stream::once(async { Ok(first) }).chain(rest));
+    // A compressed body asks once more behind the end.
+    let body = Body::from_stream(stream::once(async { Ok(first) }).chain(rest).fuse());
     Ok((account.headers(), [(header::CONTENT_TYPE, content_type)], body).into_response())
 }

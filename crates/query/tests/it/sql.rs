@@ -152,8 +152,11 @@ async fn nothing_but_reading_spans_is_possible() {
     for sql in ["SELECT 1 / 0", "SELECT 9223372036854775807 + 1", "SELECT sum(duration_ns) * 9223372036854775807 FROM spans", "SELECT sqrt(-1)"] {
         let _ = asked(&place.engine, sql, SqlFormat::Csv, 100).await;
     }
-    let long = format!("SELECT 1{}", " + 1".repeat(10_000));
-    let _ = asked(&place.engine, &long, SqlFormat::Csv, 100).await;
+    // As many words and signs as are allowed do not exhaust the stack; more are refused.
+    for (terms, allowed) in [(400, true), (10_000, false)] {
+        let long = format!("SELECT 1{}", " + 1".repeat(terms));
+        assert_eq!(asked(&place.engine, &long, SqlFormat::Csv, 100).await.is_ok(), allowed, "{terms} terms");
+    }
 }
 
 #[tokio::test]
