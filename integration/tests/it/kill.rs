@@ -1,8 +1,8 @@
 //! `kill -9` at random moments under load: what was acknowledged is found, once, and nothing else is.
 //!
 //! Clients send spans that exist once in the world, write down what was acknowledged, and repeat a request until it is.
-//! The server is killed while it starts, takes in, flushes, commits and removes its log, and is started again on the
-//! same folder. It may be killed as often as we like: a client that goes on repeating gets everything in, once.
+//! The server is killed while it starts, takes in, flushes, commits, removes its log and merges blocks, and is started
+//! again on the same folder. It may be killed as often as we like: a client that goes on repeating gets everything in, once.
 //!
 //! The work is bounded by requests, not by time: a slow machine takes longer and sees the same.
 
@@ -69,6 +69,8 @@ async fn every_acknowledged_span_survives_once() {
     let mut random = StdRng::seed_from_u64(seed);
     let folder = TempDir::new().unwrap();
     let settings = Settings::new(folder.path());
+    // What a killed server was merging is free for the next one at once.
+    let merging = settings.clone().with("compactor.interval", "20ms").with("compactor.claim_duration", "1s");
     let ledger = Arc::new(Ledger {
         run: seed,
         range: TimeRange::lately(),
@@ -89,6 +91,7 @@ async fn every_acknowledged_span_survives_once() {
         // Blocks small and often, or large and seldom: kills meet every stage. Not smaller, so that the end looks
         // through hundreds of blocks and not thousands.
         let (age, bytes) = *[("100ms", "1MiB"), ("500ms", "1MiB"), ("1h", "64KiB"), ("1h", "256KiB")].choose(&mut random).unwrap();
+        let settings = if random.random() { &settings } else { &merging };
         let settings = settings.clone().with("ingester.max_block_duration", age).with("ingester.max_block_bytes", bytes);
         let starting = Starting::spawn(&settings);
         if random.random_ratio(1, 5) {
@@ -119,7 +122,7 @@ async fn every_acknowledged_span_survives_once() {
         }
     }
 
-    let server = Server::start(&settings).await;
+    let server = Server::start(&merging).await;
     address.send_replace(Some(server.client.clone()));
     ledger.stop.store(true, SeqCst);
     ledger.permits.close();

@@ -33,7 +33,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Everything under `folder`, every port chosen by the system, blocks only when asked for.
+    /// Everything under `folder`, every port chosen by the system, blocks only when asked for and left as they are.
     pub fn new(folder: &Path) -> Self {
         let protocols = json!({ "grpc": { "endpoint": "127.0.0.1:0" }, "http": { "endpoint": "127.0.0.1:0" } });
         Self {
@@ -41,6 +41,7 @@ impl Settings {
                 "server": { "http_listen_port": 0 },
                 "distributor": { "receivers": { "otlp": { "protocols": protocols } } },
                 "ingester": { "max_block_duration": "1h" },
+                "compactor": { "interval": "1h" },
                 "storage": { "path": folder.join("data") },
                 "log": { "format": "json" },
             }),
