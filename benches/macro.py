@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """The macro benchmark: one server process, a generated dataset in, the anchors' queries out.
 
-usage: macro.py [--traces N] [--seed N] [--dataset DIR] [--binary PATH] [--conns N] [--runs N] [--json FILE] [--keep]
+usage: macro.py [--traces N] [--seed N] [--dataset DIR] [--binary PATH] [--conns N] [--runs N] [--compacted] [--json FILE] [--keep]
 
 Starts `sostenuto serve` on a fresh folder, replays the dataset over keep-alive connections, flushes, and
-times every query of query.py against blocks. Prints a table beside anchors.json, and with --json a file.
+times every query of query.py against blocks, with --compacted after the compactor has merged them. Prints a table beside anchors.json, and with --json a file.
 CPU seconds are those of the server process; bytes are those of its folder. Needs Python 3; generating a dataset
 needs the package opentelemetry-proto.
 """
@@ -18,6 +18,7 @@ ap.add_argument("--dataset", help="a folder that gen.py wrote; generated if left
 ap.add_argument("--binary", default=str(HERE.parent / "target/release/sostenuto"))
 ap.add_argument("--conns", type=int, default=4)
 ap.add_argument("--runs", type=int, default=9)
+ap.add_argument("--compacted", action="store_true", help="let the compactor merge the blocks before queries are timed")
 ap.add_argument("--json", help="write all figures here")
 ap.add_argument("--keep", action="store_true", help="leave the server's folder and say where it is")
 a = ap.parse_args()
@@ -32,6 +33,7 @@ distributor:
         grpc: {{endpoint: "127.0.0.1:{grpc}"}}
         http: {{endpoint: "127.0.0.1:{http}"}}
 storage: {{path: {path}}}
+compactor: {{interval: {interval}, min_input_blocks: 2}}
 overrides: {{defaults: {{ingestion: {{rate_limit_bytes: 10GiB, burst_size_bytes: 1GiB}}}}}}
 log: {{level: warn}}
 """
@@ -51,8 +53,20 @@ def peak_mb(pid):
     return next(int(l.split()[1]) for l in open(f"/proc/{pid}/status") if l.startswith("VmHWM")) / 1024
 
 
-def folder_bytes(folder, suffix):
-    return sum(f.stat().st_size for f in pathlib.Path(folder).rglob(f"*{suffix}"))
+def live_blocks(folder):
+    """Ids of the blocks of all tables, by their Delta logs. Files of merged blocks stay for a while and do not count."""
+    blocks = set()
+    for commit in sorted(pathlib.Path(folder).rglob("_delta_log/*.json")):
+        for action in map(json.loads, commit.read_text().splitlines()):
+            if "add" in action:
+                blocks.add(pathlib.Path(action["add"]["path"]).stem)
+            if "remove" in action:
+                blocks.discard(pathlib.Path(action["remove"]["path"]).stem)
+    return blocks
+
+
+def bytes_of(folder, blocks, suffix):
+    return sum(f.stat().st_size for f in pathlib.Path(folder).rglob(f"*{suffix}") if f.stem in blocks)
 
 
 def wait_ready(server):
@@ -66,6 +80,19 @@ def wait_ready(server):
     sys.exit("the server did not become ready within 30 s")
 
 
+def counter(name):
+    lines = http("/metrics").decode().splitlines()
+    return sum(float(l.rsplit(" ", 1)[1]) for l in lines if l.split("{")[0].split(" ")[0] in (name, f"{name}_total"))
+
+
+def wait_merged():
+    for _ in range(600):
+        if counter("sostenuto_compactor_compactions") > 0 and counter("sostenuto_compactor_blocks_due") == 0:
+            return
+        time.sleep(0.5)
+    sys.exit("the compactor did not merge the blocks within 5 minutes")
+
+
 def main():
     work = pathlib.Path(tempfile.mkdtemp(prefix="sostenuto-bench-"))
     dataset = a.dataset
@@ -75,7 +102,8 @@ def main():
                                "--window-s", "60", dataset])
     truth = json.load(open(f"{dataset}/truth.json"))
     config = work / "config.yaml"
-    config.write_text(CONFIG.format(api=API, grpc=OTLP_GRPC, http=OTLP_HTTP, path=work / "data"))
+    config.write_text(CONFIG.format(api=API, grpc=OTLP_GRPC, http=OTLP_HTTP, path=work / "data",
+                                    interval="1s" if a.compacted else "1h"))
     server = subprocess.Popen([a.binary, "serve", f"--config.file={config}"], stdout=subprocess.DEVNULL)
     try:
         wait_ready(server)
@@ -85,6 +113,10 @@ def main():
         received = cpu_seconds(server.pid) - idle
         http("/flush", "POST")
         stored = cpu_seconds(server.pid) - idle
+        if a.compacted:
+            wait_merged()
+        merged = cpu_seconds(server.pid) - idle
+        blocks = live_blocks(work / "data")
         figures = {
             "spans": truth["spans"],
             "receive_spans_per_s": replayed["spans_per_s"],
@@ -94,9 +126,10 @@ def main():
             "spans_per_cpu_s_total": round(truth["spans"] / stored),
             "cpu_s_total": round(stored, 2),
             "peak_rss_mb_ingest": round(peak_mb(server.pid)),
-            "blocks": len(list((work / "data").rglob("*.parquet"))),
-            "bytes_per_span_data": round(folder_bytes(work / "data", ".parquet") / truth["spans"], 1),
-            "bytes_per_span_sidecars": round(folder_bytes(work / "data", ".side") / truth["spans"], 2),
+            "cpu_s_compaction": round(merged - stored, 2) if a.compacted else 0,
+            "blocks": len(blocks),
+            "bytes_per_span_data": round(bytes_of(work / "data", blocks, ".parquet") / truth["spans"], 1),
+            "bytes_per_span_sidecars": round(bytes_of(work / "data", blocks, ".side") / truth["spans"], 2),
         }
         out = work / "queries.json"
         subprocess.check_call([sys.executable, HERE / "query.py", dataset, f"http://127.0.0.1:{API}", "--runs", str(a.runs),
