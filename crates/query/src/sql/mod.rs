@@ -35,7 +35,11 @@ use self::{
     encode::Encoder,
     table::{BATCH_ROWS, Spans},
 };
-use crate::{engine::Engine, reads::Reads, request::QueryError};
+use crate::{
+    engine::{Answer, Engine},
+    reads::Reads,
+    request::QueryError,
+};
 
 #[derive(Clone, Debug)]
 pub struct SqlRequest {
@@ -63,7 +67,11 @@ const FUNCTIONS: [&str; 62] = [
 impl Engine {
     /// The answer begins when its first rows are known: up to there errors come from here and broken blocks are left
     /// out; later ones end the stream.
-    pub async fn sql(&self, tenants: &[TenantId], request: SqlRequest) -> Result<SqlAnswer, QueryError> {
+    pub fn sql<'a>(&'a self, tenants: &'a [TenantId], request: SqlRequest) -> Answer<'a, SqlAnswer> {
+        Box::pin(self.rows_of(tenants, request))
+    }
+
+    async fn rows_of(&self, tenants: &[TenantId], request: SqlRequest) -> Result<SqlAnswer, QueryError> {
         let reads = self.reads();
         let started = self.despite_broken_blocks(&reads, || self.started(tenants, &request.text, &reads)).await?;
         let encoder = Encoder::new(request.format, &started.schema).map_err(QueryError::internal)?;
