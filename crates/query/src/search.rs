@@ -274,7 +274,7 @@ impl Engine {
         let mut inspected = 0;
         let oldest_wanted = Arc::new(AtomicI64::new(i64::MIN));
         if plan.asks_whole_trace {
-            touched.extend(sources.loose.iter().copied());
+            touched.extend(sources.loose_ids().iter().copied());
         }
         let mut order: Vec<_> = sources.parts().collect();
         order.sort_by_key(|(source, _)| std::cmp::Reverse(source.range.end));
@@ -452,12 +452,7 @@ impl UnitWork {
             columns.extend(tags.columns(&layout));
         }
         // Outside the range only parts of split traces are of interest.
-        let traces = (!in_range).then(|| {
-            let mut loose: Vec<TraceId> = sources.loose.iter().copied().collect();
-            loose.sort_unstable();
-            loose.dedup();
-            Arc::new(loose)
-        });
+        let traces = (!in_range).then(|| Arc::clone(sources.loose_ids()));
         Ok(Some(Self {
             scan: Scan { predicate, traces, columns: Some(columns.into_iter().collect()) },
             plan: Arc::clone(plan),

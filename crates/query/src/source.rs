@@ -242,9 +242,24 @@ pub struct Sources {
     pub together: Vec<(Arc<Source>, TraceSet)>,
     /// Split traces that `together` has not, or that have a part in live data: to be merged for each query.
     pub loose: TraceSet,
+    loose_ids: OnceLock<Arc<Vec<TraceId>>>,
 }
 
 impl Sources {
+    pub fn new(all: Vec<Arc<Source>>, split: TraceSet, together: Vec<(Arc<Source>, TraceSet)>, loose: TraceSet) -> Self {
+        Self { all, split, together, loose, loose_ids: OnceLock::new() }
+    }
+
+    /// The ids of `loose`, ascending, each once. Sorted when first asked for.
+    pub fn loose_ids(&self) -> &Arc<Vec<TraceId>> {
+        self.loose_ids.get_or_init(|| {
+            let mut ids: Vec<TraceId> = self.loose.iter().copied().collect();
+            ids.sort_unstable();
+            ids.dedup();
+            Arc::new(ids)
+        })
+    }
+
     /// Each source, and the traces to leave out of it.
     pub fn parts(&self) -> impl Iterator<Item = (&Arc<Source>, &TraceSet)> {
         let lying = self.all.iter().map(|source| (source, &self.split));

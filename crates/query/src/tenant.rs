@@ -79,14 +79,11 @@ impl Tenant {
         let live_split = self.live_traces.split(&batches, &self.traces, self.changes);
         let loose = TraceSet::of([self.together.waiting(), &live_split]);
         let blocks = self.blocks.iter().filter(|(id, _)| !broken.contains_key(id)).map(|(_, source)| Arc::clone(source));
-        Ok(Sources {
-            // Blocks first: merged rows of a trace keep the order in which they were received.
-            all: blocks.chain(batches).collect(),
-            // Some may lie in a single place, where the other is broken. They are looked at like the rest.
-            split: TraceSet::of([self.traces.split(), &live_split]),
-            together: self.together.sources(&loose),
-            loose,
-        })
+        // Blocks first: merged rows of a trace keep the order in which they were received.
+        let all = blocks.chain(batches).collect();
+        // Some may lie in a single place, where the other is broken. They are looked at like the rest.
+        let split = TraceSet::of([self.traces.split(), &live_split]);
+        Ok(Sources::new(all, split, self.together.sources(&loose), loose))
     }
 
     /// Forgets blocks that the table no longer has, and takes note of new ones.
