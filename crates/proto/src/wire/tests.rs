@@ -97,10 +97,28 @@ fn owned_attributes(attributes: Attributes<'_>) -> Vec<KeyValue> {
     attributes
         .map(|attribute| {
             let value = owned_value(&attribute.value);
-            assert_eq!(any_value(attribute.raw).value, value, "the raw bytes are the value's");
+            let raw = without_empty_messages(any_value(attribute.raw));
+            assert_eq!(raw.value, value, "the raw bytes are the value's");
             KeyValue { key: attribute.key.into_owned(), value: value.map(|value| AnyValue { value: Some(value) }) }
         })
         .collect()
+}
+
+/// The value with an entry's empty `AnyValue` taken for the absent one: to OTLP both say "no value",
+/// prost tells them apart, a view does not.
+fn without_empty_messages(mut value: AnyValue) -> AnyValue {
+    match &mut value.value {
+        Some(Any::ArrayValue(array)) => {
+            array.values = std::mem::take(&mut array.values).into_iter().map(without_empty_messages).collect();
+        }
+        Some(Any::KvlistValue(map)) => {
+            for entry in &mut map.values {
+                entry.value = entry.value.take().map(without_empty_messages).filter(|value| value.value.is_some());
+            }
+        }
+        _ => {}
+    }
+    value
 }
 
 fn owned_value(value: &Value<'_>) -> Option<Any> {
