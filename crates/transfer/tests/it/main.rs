@@ -1,0 +1,6 @@
+//! Imports into an endpoint that remembers, exports from a server that is made up.
+
+mod blocks;
+mod delivery;
+mod endpoint;
+mod tempo;
