@@ -2,40 +2,20 @@
 //!
 //! What a client's own format loses before it leaves the client is not missed here.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    env,
-    process::Command,
-};
+use std::{env, process::Command};
 
-use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::server::{Server, Settings, skipped};
+use crate::{
+    server::{Server, Settings, skipped},
+    shown::{Shown, Trace, every_api_shows, get, list, number, tempo, text, texts},
+};
 
 /// The interpreters that have the packages of `clients/requirements.txt` and `clients/requirements-jaeger.txt`.
 const PYTHON: &str = "SOSTENUTO_CLIENTS_PYTHON";
 const PYTHON_JAEGER: &str = "SOSTENUTO_CLIENTS_PYTHON_JAEGER";
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/clients/send_spans.py");
-
-/// A span as every format can show it: values as texts, times in microseconds.
-#[derive(Clone, Debug, Default, PartialEq)]
-struct Shown {
-    parent: String,
-    name: String,
-    kind: String,
-    start: u64,
-    duration: u64,
-    status: String,
-    message: String,
-    service: String,
-    attributes: BTreeMap<String, String>,
-    events: Vec<(String, u64, BTreeMap<String, String>)>,
-    links: Vec<(String, String)>,
-}
-
-type Trace = BTreeMap<String, Shown>;
 
 #[derive(Clone, Copy, PartialEq)]
 enum Sender {
@@ -89,17 +69,8 @@ async fn check(python: &str, senders: &[(&str, &str, Sender)]) {
         if *exporter == "jaeger-agent" {
             arrived(&server, &id, expected.len()).await;
         }
-        let [api, zipkin, jaeger] = ["api", "zipkin", "jaeger_query"].map(|listener| server.address(listener));
-        for (name, url, read) in [
-            ("Tempo", format!("http://{api}/api/v2/traces/{id}"), tempo as fn(&Value) -> Trace),
-            ("Jaeger", format!("http://{api}/jaeger/api/traces/{id}"), jaeger_trace),
-            ("Jaeger's port", format!("http://{jaeger}/api/traces/{id}"), jaeger_trace),
-            ("Zipkin", format!("http://{api}/zipkin/api/v2/trace/{id}"), zipkin_trace),
-            ("Zipkin's port", format!("http://{zipkin}/api/v2/trace/{id}"), zipkin_trace),
-        ] {
-            compare(&format!("{exporter} through {name}"), read(&get(&url).await), &expected, u64::from(*sender != Sender::Otlp));
-        }
-        found_by_search(&api, &id).await;
+        every_api_shows(&server, exporter, &id, &expected, u64::from(*sender != Sender::Otlp)).await;
+        found_by_search(&server.address("api"), &id).await;
     }
 }
 
@@ -114,36 +85,6 @@ async fn arrived(server: &Server, id: &str, spans: usize) {
     tokio::time::timeout(std::time::Duration::from_secs(60), wait).await.expect("the datagram arrives");
 }
 
-async fn get(url: &str) -> Value {
-    let answer = reqwest::get(url).await.unwrap();
-    let status = answer.status();
-    let body = answer.text().await.unwrap();
-    assert_eq!(status, 200, "{url}: {body}");
-    serde_json::from_str(&body).unwrap()
-}
-
-/// `rounding`: by how many microseconds times may differ.
-fn compare(what: &str, found: Trace, expected: &Trace, rounding: u64) {
-    let ids = |trace: &Trace| trace.keys().cloned().collect::<BTreeSet<_>>();
-    assert_eq!(ids(&found), ids(expected), "{what}");
-    for (id, mut span) in found {
-        let expected = &expected[&id];
-        // Senders and formats add attributes of their own.
-        span.attributes.retain(|key, _| expected.attributes.contains_key(key));
-        // Some clients round to microseconds and some cut, and a duration may be the difference of two such times.
-        let near = |found: &mut u64, expected: u64, most: u64| {
-            assert!(found.abs_diff(expected) <= most, "{what}: {found} instead of {expected}");
-            *found = expected;
-        };
-        near(&mut span.duration, expected.duration, 1);
-        near(&mut span.start, expected.start, rounding);
-        for (event, expected) in span.events.iter_mut().zip(&expected.events) {
-            near(&mut event.1, expected.1, rounding);
-        }
-        assert_eq!(span, *expected, "{what}");
-    }
-}
-
 /// Each of these asks for something of the server's span.
 async fn found_by_search(api: &str, id: &str) {
     let short = id.trim_start_matches('0');
@@ -155,26 +96,6 @@ async fn found_by_search(api: &str, id: &str) {
     let answer = get(&format!("http://{api}/zipkin/api/v2/traces?{zipkin}")).await;
     let found: Vec<&str> = answer.as_array().unwrap().iter().map(|trace| trace[0]["traceId"].as_str().unwrap()).collect();
     assert!(found.iter().any(|found| found.trim_start_matches('0') == short), "{id} in {found:?}");
-}
-
-fn text(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        Value::Null => String::new(),
-        other => other.to_string(),
-    }
-}
-
-fn texts(map: &Value) -> BTreeMap<String, String> {
-    map.as_object().into_iter().flatten().map(|(key, value)| (key.clone(), text(value))).collect()
-}
-
-fn list(value: &Value) -> &[Value] {
-    value.as_array().map_or(&[], Vec::as_slice)
-}
-
-fn number(value: &Value) -> u64 {
-    text(value).parse().unwrap_or_default()
 }
 
 /// What was sent, as far as the sender's format holds it.
@@ -203,120 +124,11 @@ fn expected(span: &Value, sender: Sender) -> Shown {
             Sender::ZipkinV1 | Sender::ZipkinV2 => vec![],
             Sender::Otlp | Sender::Jaeger => list(&span["links"]).iter().map(link).collect(),
         },
+        scope: match sender {
+            Sender::Otlp => (text(&span["scope"][0]), text(&span["scope"][1])),
+            Sender::ZipkinV1 | Sender::ZipkinV2 | Sender::Jaeger => Default::default(),
+        },
     }
-}
-
-fn tempo(answer: &Value) -> Trace {
-    let hex = |value: &Value| {
-        let bytes = STANDARD.decode(text(value)).unwrap();
-        bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()
-    };
-    let values = |attributes: &Value| -> BTreeMap<String, String> {
-        let value = |value: &Value| value.as_object().and_then(|value| value.values().next()).map(text).unwrap_or_default();
-        list(attributes).iter().map(|attribute| (text(&attribute["key"]), value(&attribute["value"]))).collect()
-    };
-    let mut trace = Trace::new();
-    for resource in list(&answer["trace"]["resourceSpans"]) {
-        let of_resource = values(&resource["resource"]["attributes"]);
-        for span in list(&resource["scopeSpans"]).iter().flat_map(|scope| list(&scope["spans"])) {
-            let mut attributes = of_resource.clone();
-            let service = attributes.remove("service.name").unwrap_or_default();
-            attributes.extend(values(&span["attributes"]));
-            let event = |event: &Value| (text(&event["name"]), number(&event["timeUnixNano"]) / 1000, values(&event["attributes"]));
-            let start = number(&span["startTimeUnixNano"]);
-            let status = text(&span["status"]["code"]);
-            let shown = Shown {
-                parent: hex(&span["parentSpanId"]),
-                name: text(&span["name"]),
-                kind: text(&span["kind"]).trim_start_matches("SPAN_KIND_").to_owned(),
-                start: start / 1000,
-                duration: (number(&span["endTimeUnixNano"]) - start) / 1000,
-                status: if status.is_empty() { "UNSET".to_owned() } else { status.trim_start_matches("STATUS_CODE_").to_owned() },
-                message: text(&span["status"]["message"]),
-                service,
-                attributes,
-                events: list(&span["events"]).iter().map(event).collect(),
-                links: list(&span["links"]).iter().map(|link| (hex(&link["traceId"]), hex(&link["spanId"]))).collect(),
-            };
-            trace.insert(hex(&span["spanId"]), shown);
-        }
-    }
-    trace
-}
-
-fn jaeger_trace(answer: &Value) -> Trace {
-    let trace = &answer["data"][0];
-    let tags = |tags: &Value| -> BTreeMap<String, String> {
-        list(tags).iter().map(|tag| (text(&tag["key"]), text(&tag["value"]))).collect()
-    };
-    let read = |span: &Value| {
-        let process = &trace["processes"][text(&span["processID"])];
-        let mut attributes = tags(&process["tags"]);
-        attributes.extend(tags(&span["tags"]));
-        let mut take = |key: &str| attributes.remove(key).unwrap_or_default();
-        let (kind, status, message) = (take("span.kind"), take("otel.status_code"), take("otel.status_description"));
-        assert_eq!(take("error"), if status == "ERROR" { "true" } else { "" });
-        let log = |log: &Value| {
-            let mut fields = tags(&log["fields"]);
-            (fields.remove("event").unwrap_or_default(), number(&log["timestamp"]), fields)
-        };
-        let reference = |r: &Value| (text(&r["refType"]), (text(&r["traceID"]), text(&r["spanID"])));
-        let references: Vec<(String, (String, String))> = list(&span["references"]).iter().map(reference).collect();
-        let parent = references.iter().find(|(kind, _)| kind == "CHILD_OF").map(|(_, (_, id))| id.clone());
-        let shown = Shown {
-            parent: parent.unwrap_or_default(),
-            name: text(&span["operationName"]),
-            kind: kind.to_uppercase(),
-            start: number(&span["startTime"]),
-            duration: number(&span["duration"]),
-            status: if status.is_empty() { "UNSET".to_owned() } else { status },
-            message,
-            service: text(&process["serviceName"]),
-            attributes,
-            events: list(&span["logs"]).iter().map(log).collect(),
-            links: references.into_iter().filter(|(kind, _)| kind == "FOLLOWS_FROM").map(|(_, link)| link).collect(),
-        };
-        (text(&span["spanID"]), shown)
-    };
-    list(&trace["spans"]).iter().map(read).collect()
-}
-
-fn zipkin_trace(answer: &Value) -> Trace {
-    let read = |span: &Value| {
-        let mut attributes = texts(&span["tags"]);
-        let remote = text(&span["remoteEndpoint"]["serviceName"]);
-        if !remote.is_empty() {
-            attributes.insert("peer.service".to_owned(), remote);
-        }
-        let mut take = |key: &str| attributes.remove(key).unwrap_or_default();
-        let (status, message, internal) = (take("otel.status_code"), take("error"), take("span.kind"));
-        let link = take("otlp.link.0");
-        let ids: Vec<&str> = link.split('|').take(2).collect();
-        let event = |annotation: &Value| {
-            let value = text(&annotation["value"]);
-            // `"name": {attributes}` is the inside of an object.
-            let (name, attributes) = match serde_json::from_str::<Value>(&format!("{{{value}}}")) {
-                Ok(Value::Object(object)) if object.len() == 1 => object.into_iter().next().unwrap(),
-                _ => (value, json!({})),
-            };
-            (name, number(&annotation["timestamp"]), texts(&attributes))
-        };
-        let shown = Shown {
-            parent: text(&span["parentId"]),
-            name: text(&span["name"]),
-            kind: if internal == "internal" { "INTERNAL".to_owned() } else { text(&span["kind"]) },
-            start: number(&span["timestamp"]),
-            duration: number(&span["duration"]),
-            status: if status.is_empty() { "UNSET".to_owned() } else { status },
-            message,
-            service: text(&span["localEndpoint"]["serviceName"]),
-            attributes,
-            events: list(&span["annotations"]).iter().map(event).collect(),
-            links: if let [trace_id, span_id] = ids[..] { vec![(trace_id.to_owned(), span_id.to_owned())] } else { vec![] },
-        };
-        (text(&span["id"]), shown)
-    };
-    list(answer).iter().map(read).collect()
 }
 
 /// A call from `Front` to `Back` under one span id, as Zipkin's clients send it, and the error of the called side.

@@ -3,6 +3,7 @@
 mod bad_input;
 mod client;
 mod clients;
+mod collector;
 mod conformance;
 mod disk_faults;
 mod kill;
@@ -11,7 +12,10 @@ mod reader;
 mod replay;
 mod s3;
 mod s3_server;
+mod sdks;
 mod server;
+mod shown;
 mod spans;
 mod store_faults;
+mod tap;
 mod tenants;
