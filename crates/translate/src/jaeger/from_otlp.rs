@@ -9,7 +9,7 @@ use proto::otlp::{
 
 use super::{
     Batch, KeyValue, Log, Process, RefType, Span, SpanRef, ValueType,
-    to_otlp::{CHILD_OF, EVENT, FLAGS, MESSAGE, REF_TYPE, SAMPLED, WARNINGS},
+    to_otlp::{CHILD_OF, EVENT, FLAGS, FOLLOWS_FROM, MESSAGE, REF_TYPE, SAMPLED, WARNINGS},
 };
 use crate::{
     NO_SERVICE_NAME,
@@ -119,11 +119,12 @@ fn add_count(tags: &mut Vec<KeyValue>, name: &str, count: u32) {
 
 /// The parent first. Links are "follows from", unless an attribute says otherwise.
 fn references(span: &otlp::Span) -> Vec<SpanRef> {
-    // A reader takes the first such link for the parent, so it need not be named twice.
-    let is_child = |link: &otlp::span::Link| link.attributes.iter().any(|a| a.key == REF_TYPE && as_text(a) == Some(CHILD_OF));
+    let was = |link: &otlp::span::Link, kind| link.attributes.iter().any(|a| a.key == REF_TYPE && as_text(a) == Some(kind));
+    let is_child = |link: &otlp::span::Link| was(link, CHILD_OF);
+    // Jaeger's sender said of the parent only that the span follows from it. A reader takes the first such reference for it.
     let mut in_trace = span.links.iter().filter(|link| link.trace_id == span.trace_id);
     let follows_parent = in_trace.clone().all(|link| !is_child(link))
-        && in_trace.next().is_some_and(|link| link.span_id == span.parent_span_id);
+        && in_trace.next().is_some_and(|link| link.span_id == span.parent_span_id && was(link, FOLLOWS_FROM));
     let parent = (!span.parent_span_id.is_empty() && !follows_parent).then(|| SpanRef {
         trace_id: span.trace_id.clone(),
         span_id: span.parent_span_id.clone(),

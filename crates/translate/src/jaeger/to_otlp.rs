@@ -19,8 +19,10 @@ use crate::{
 /// All flags of a Jaeger span, if there are others than "sampled".
 pub(super) const FLAGS: &str = "jaeger.flags";
 pub(super) const WARNINGS: &str = "jaeger.warnings";
-/// What a link was, if it was not "follows from".
+/// What a link was, if it was not "follows from" something beside the parent.
 pub(super) const REF_TYPE: &str = "opentracing.ref_type";
+/// On a link that is the only word of a parent.
+pub(super) const FOLLOWS_FROM: &str = "follows_from";
 pub(super) const CHILD_OF: &str = "child_of";
 /// The field of a log that is an event's name.
 pub(super) const EVENT: &str = "event";
@@ -115,7 +117,7 @@ fn long_trace_id(id: Vec<u8>) -> Vec<u8> {
 }
 
 /// The parent is what the span is a child of, or else follows from, in its own trace. A span that follows from its
-/// parent has it as a link too.
+/// parent has it as a link too, which says so.
 fn parent_and_links(references: Vec<SpanRef>, trace_id: &[u8]) -> (Vec<u8>, Vec<otlp::span::Link>) {
     let in_trace = |kind: RefType| {
         references.iter().position(|r| r.ref_type() == kind && r.trace_id == trace_id && r.span_id.iter().any(|b| *b != 0))
@@ -124,12 +126,13 @@ fn parent_and_links(references: Vec<SpanRef>, trace_id: &[u8]) -> (Vec<u8>, Vec<
     let parent = child_of.or_else(|| in_trace(RefType::FollowsFrom));
     let parent_id = parent.map(|at| references[at].span_id.clone()).unwrap_or_default();
     let others = references.into_iter().enumerate().filter(|(at, _)| Some(*at) != child_of);
-    (parent_id, others.map(|(_, reference)| link(reference)).collect())
+    (parent_id, others.map(|(at, reference)| link(reference, Some(at) == parent)).collect())
 }
 
-fn link(reference: SpanRef) -> otlp::span::Link {
+fn link(reference: SpanRef, is_parent: bool) -> otlp::span::Link {
     let attributes = match reference.ref_type() {
         RefType::ChildOf => vec![text(REF_TYPE, CHILD_OF)],
+        RefType::FollowsFrom if is_parent => vec![text(REF_TYPE, FOLLOWS_FROM)],
         RefType::FollowsFrom => vec![],
     };
     otlp::span::Link { trace_id: reference.trace_id, span_id: reference.span_id, attributes, ..Default::default() }

@@ -101,10 +101,10 @@ fn with(change: impl FnOnce(&mut Span)) -> Span {
     span
 }
 
-fn check(span: Span) {
+fn trace_of(span: Span) -> TracesData {
     let scope_spans = proto::otlp::trace::v1::ScopeSpans {
         scope: Some(Default::default()),
-        spans: vec![span.clone()],
+        spans: vec![span],
         ..Default::default()
     };
     let resource_spans = proto::otlp::trace::v1::ResourceSpans {
@@ -112,8 +112,11 @@ fn check(span: Span) {
         scope_spans: vec![scope_spans],
         ..Default::default()
     };
-    let trace = TracesData { resource_spans: vec![resource_spans] };
-    let back: Vec<Span> = there_and_back(&trace).into_iter().map(|(_, _, span)| span).collect();
+    TracesData { resource_spans: vec![resource_spans] }
+}
+
+fn check(span: Span) {
+    let back: Vec<Span> = there_and_back(&trace_of(span.clone())).into_iter().map(|(_, _, span)| span).collect();
     assert_eq!(back, [span]);
 }
 
@@ -123,6 +126,39 @@ fn a_link_to_the_parent_stays_a_link() {
     check(with(|span| span.links = vec![link(3)]));
     check(with(|span| span.links = vec![link(4), link(3)]));
     check(with(|span| span.links = vec![Link { attributes: vec![text("opentracing.ref_type", "child_of")], ..link(4) }]));
+    check(with(|span| span.links = vec![Link { attributes: vec![text("opentracing.ref_type", "follows_from")], ..link(3) }]));
+}
+
+/// Readers of Jaeger's JSON look for the parent among the references CHILD_OF.
+#[test]
+fn a_link_to_the_parent_does_not_hide_the_parent() {
+    let link = Link { trace_id: vec![1; 16], span_id: vec![3; 8], ..Link::default() };
+    let batches = jaeger::batches(&trace_of(with(|span| span.links = vec![link])));
+    let json = jaeger::write_json(&batches).unwrap();
+    let kinds: Vec<&str> = json["spans"][0]["references"].as_array().unwrap().iter().map(|r| r["refType"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["CHILD_OF", "FOLLOWS_FROM"]);
+}
+
+#[test]
+fn a_span_that_only_follows_from_its_parent_comes_back() {
+    let reference = |span_id: u8| jaeger::SpanRef {
+        trace_id: vec![1; 16],
+        span_id: vec![span_id; 8],
+        ref_type: jaeger::RefType::FollowsFrom.into(),
+    };
+    let span = jaeger::Span {
+        trace_id: vec![1; 16],
+        span_id: vec![2; 8],
+        references: vec![reference(3), reference(4)],
+        start_time: Some(Default::default()),
+        duration: Some(Default::default()),
+        ..Default::default()
+    };
+    let process = Some(jaeger::Process { service_name: "shop".into(), tags: vec![] });
+    let batches = [jaeger::Batch { spans: vec![span], process }];
+    let request = jaeger::requests(&batches).unwrap().concat();
+    let trace = <TracesData as prost::Message>::decode(request.as_slice()).unwrap();
+    assert_eq!(jaeger::batches(&trace), batches);
 }
 
 #[test]
