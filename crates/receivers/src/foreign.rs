@@ -7,6 +7,7 @@ use bytes::Bytes;
 use distributor::PushOutcome;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
+use listen::{ResponseBody, full};
 use model::TenantId;
 use translate::{TranslateError, request_bytes_max};
 
@@ -16,7 +17,6 @@ use crate::{
     http::content_encoding,
     inflate::Encoding,
     refusal::Refusal,
-    serve::{ResponseBody, full},
     tenancy,
 };
 

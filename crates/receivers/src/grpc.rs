@@ -8,6 +8,7 @@ use distributor::PushOutcome;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use listen::{ResponseBody, full};
 use prost::Message;
 use tonic::Code;
 use translate::TranslateError;
@@ -17,7 +18,6 @@ use crate::{
     http::export_response,
     inflate::{ENCODINGS, Encoding},
     refusal::Refusal,
-    serve::{ResponseBody, full},
     tenancy,
 };
 
@@ -130,7 +130,7 @@ fn accepted(message: &[u8]) -> Response<ResponseBody> {
     frame.put_slice(message);
     let mut trailers = HeaderMap::new();
     trailers.insert("grpc-status", HeaderValue::from_static("0"));
-    let body = full(frame.into()).with_trailers(std::future::ready(Some(Ok(trailers))));
+    let body = full(frame).with_trailers(std::future::ready(Some(Ok(trailers))));
     let mut response = Response::new(ResponseBody::new(body));
     response.headers_mut().insert(header::CONTENT_TYPE, CONTENT_TYPE);
     response

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use distributor::PushOutcome;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
 use hyper::body::Incoming;
+use listen::{ResponseBody, full};
 use model::TenantId;
 use prost::Message;
 use proto::{
@@ -18,7 +19,6 @@ use crate::{
     budget::Lease,
     inflate::{ENCODINGS, Encoding},
     refusal::Refusal,
-    serve::{ResponseBody, full},
     tenancy,
 };
 

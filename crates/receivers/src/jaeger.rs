@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
+use listen::ResponseBody;
 use tonic::Code;
 use translate::jaeger;
 
@@ -10,7 +11,6 @@ use crate::{
     Receiver,
     foreign::{accepted, refused_text},
     refusal::Refusal,
-    serve::ResponseBody,
 };
 
 const TRACES_PATH: &str = "/api/traces";

@@ -1,6 +1,6 @@
 //! Protocols in: OTLP over gRPC and HTTP, Zipkin over HTTP, Jaeger over gRPC, HTTP and UDP.
 //!
-//! One file per thought: `serve` (sockets, connections, drain), `grpc`, `http`, `zipkin`, `jaeger` and `udp` (one
+//! One file per thought: `serve` (ports), `grpc`, `http`, `zipkin`, `jaeger` and `udp` (one
 //! transport each), and what they share: `body` (reading under a limit), `inflate`, `tenancy`, `budget` (memory of all
 //! requests together), `foreign` (formats other than OTLP), and `refusal`, the one table of answers.
 //!
@@ -23,24 +23,22 @@ mod tenancy;
 mod udp;
 mod zipkin;
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use distributor::Distributor;
 use futures::future::BoxFuture;
-use hyper::body::Incoming;
-use tokio::net::{TcpListener, UdpSocket};
+use tokio::net::UdpSocket;
 use tokio_util::sync::CancellationToken;
 
 pub use ::translate::jaeger::Protocol as AgentProtocol;
-pub use serve::ResponseBody;
+pub use listen::{Port, ResponseBody};
 pub use udp::DatagramCounts;
 
 use budget::Budget;
 use serve::Protocol;
 
 /// Answers the requests of a port that are no deliveries of spans.
-pub type Elsewhere =
-    Arc<dyn Fn(::http::Request<Incoming>) -> BoxFuture<'static, ::http::Response<ResponseBody>> + Send + Sync>;
+pub type Elsewhere = listen::Handler;
 
 /// One receiver. The defaults suit a public port.
 #[derive(Clone, Debug)]
@@ -99,56 +97,56 @@ impl Receiver {
 /// Serves OTLP/gRPC until `shutdown` is cancelled and running requests are answered. Returns the number of
 /// connections that had to be cut because they took longer than the drain timeout.
 pub fn serve_grpc(
-    listener: TcpListener,
+    port: impl Into<Port>,
     distributor: Distributor,
     config: Config,
     shutdown: CancellationToken,
 ) -> BoxFuture<'static, usize> {
-    Box::pin(serve::serve(listener, Receiver::new(config, distributor), Protocol::OtlpGrpc, shutdown))
+    serve::serve(port.into(), Receiver::new(config, distributor), Protocol::OtlpGrpc, shutdown)
 }
 
 /// Serves OTLP/HTTP, otherwise as [`serve_grpc`].
 pub fn serve_http(
-    listener: TcpListener,
+    port: impl Into<Port>,
     distributor: Distributor,
     config: Config,
     shutdown: CancellationToken,
 ) -> BoxFuture<'static, usize> {
-    Box::pin(serve::serve(listener, Receiver::new(config, distributor), Protocol::OtlpHttp, shutdown))
+    serve::serve(port.into(), Receiver::new(config, distributor), Protocol::OtlpHttp, shutdown)
 }
 
 /// Serves Zipkin's collector, otherwise as [`serve_grpc`]. What is not POST goes to `elsewhere`.
 pub fn serve_zipkin(
-    listener: TcpListener,
+    port: impl Into<Port>,
     distributor: Distributor,
     config: Config,
     elsewhere: Option<Elsewhere>,
     shutdown: CancellationToken,
 ) -> BoxFuture<'static, usize> {
     let receiver = Receiver::new(config, distributor).beside(elsewhere);
-    Box::pin(serve::serve(listener, receiver, Protocol::Zipkin, shutdown))
+    serve::serve(port.into(), receiver, Protocol::Zipkin, shutdown)
 }
 
 /// Serves Jaeger's collector over gRPC, otherwise as [`serve_grpc`].
 pub fn serve_jaeger_grpc(
-    listener: TcpListener,
+    port: impl Into<Port>,
     distributor: Distributor,
     config: Config,
     shutdown: CancellationToken,
 ) -> BoxFuture<'static, usize> {
-    Box::pin(serve::serve(listener, Receiver::new(config, distributor), Protocol::JaegerGrpc, shutdown))
+    serve::serve(port.into(), Receiver::new(config, distributor), Protocol::JaegerGrpc, shutdown)
 }
 
 /// Serves Jaeger's collector over HTTP, otherwise as [`serve_grpc`]. Other paths than its own go to `elsewhere`.
 pub fn serve_jaeger_thrift(
-    listener: TcpListener,
+    port: impl Into<Port>,
     distributor: Distributor,
     config: Config,
     elsewhere: Option<Elsewhere>,
     shutdown: CancellationToken,
 ) -> BoxFuture<'static, usize> {
     let receiver = Receiver::new(config, distributor).beside(elsewhere);
-    Box::pin(serve::serve(listener, receiver, Protocol::JaegerThrift, shutdown))
+    serve::serve(port.into(), receiver, Protocol::JaegerThrift, shutdown)
 }
 
 /// Serves one protocol of Jaeger's agent until `shutdown` is cancelled. All spans are those of the single tenant, so

@@ -5,12 +5,12 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
 use hyper::body::Incoming;
+use listen::ResponseBody;
 use translate::zipkin::{self, Format};
 
 use crate::{
     Receiver,
     foreign::{self, accepted, refused_text},
-    serve::ResponseBody,
 };
 
 impl Receiver {

@@ -1,15 +1,11 @@
 //! From bound sockets to running receivers.
 
-use std::sync::Arc;
-
 use api::Api;
 use distributor::Distributor;
 use futures::FutureExt;
-use http_body_util::BodyExt;
-use receivers::{AgentProtocol, DatagramCounts, Elsewhere, ResponseBody};
+use receivers::{AgentProtocol, DatagramCounts};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tower::ServiceExt;
 
 use crate::{config::Config, sockets::ReceiverSockets};
 
@@ -44,9 +40,10 @@ pub fn start(
         let settings = config.receiver_config(http.max_request_body_size.as_usize());
         receiving.spawn(receivers::serve_http(socket, spans(), settings, stop()).map(drop));
     }
+    // Zipkin's port serves its query API too.
     if let Some((socket, zipkin)) = sockets.zipkin.zip(receivers.zipkin.as_ref()) {
         let settings = config.receiver_config(zipkin.max_request_body_size.as_usize());
-        receiving.spawn(receivers::serve_zipkin(socket, spans(), settings, Some(zipkin_queries(api)), stop()).map(drop));
+        receiving.spawn(receivers::serve_zipkin(socket, spans(), settings, Some(api.zipkin()), stop()).map(drop));
     }
     if let Some((socket, grpc)) = sockets.jaeger_grpc.zip(jaeger.grpc.as_ref()) {
         let settings = config.receiver_config(mebibytes(grpc.max_recv_msg_size_mib));
@@ -65,18 +62,6 @@ pub fn start(
             receiving.spawn(receivers::serve_jaeger_agent(socket, protocol, spans(), settings, counts.clone(), stop()));
         }
     }
-}
-
-/// Zipkin's port serves its query API too.
-fn zipkin_queries(api: &Api) -> Elsewhere {
-    let router = api.zipkin();
-    Arc::new(move |request| {
-        let answer = router.clone().oneshot(request);
-        Box::pin(answer.map(|answer| match answer {
-            Ok(answer) => answer.map(|body| ResponseBody::new(body.map_err(Into::into))),
-            Err(never) => match never {},
-        }))
-    })
 }
 
 fn mebibytes(count: u64) -> usize {

@@ -12,7 +12,7 @@ pub struct Server {
     pub metrics: Metrics,
     pub shutdown: CancellationToken,
     _data: Data,
-    pub served: JoinHandle<std::io::Result<usize>>,
+    pub served: JoinHandle<usize>,
 }
 
 impl Server {
