@@ -102,7 +102,7 @@ fn observed(shared: &Shared, router: Router) -> Router {
 }
 
 /// Without a slash at the end, with one at the start, or empty.
-fn prefix(configured: &str) -> String {
+pub(crate) fn prefix(configured: &str) -> String {
     match configured.trim_matches('/') {
         "" => String::new(),
         path => format!("/{path}"),

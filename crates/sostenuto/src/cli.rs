@@ -13,6 +13,7 @@ use crate::{
     config::{Config, Target, environment},
     demo::{self, DemoArgs},
     inspect::{self, InspectArgs},
+    keys::{self, CreateArgs},
     retention::{self, PlanArgs},
     serve,
     show::Style,
@@ -46,6 +47,9 @@ pub enum Command {
     /// See how long traces are kept
     #[command(subcommand)]
     Retention(RetentionCommand),
+    /// Make API keys
+    #[command(subcommand)]
+    Keys(KeysCommand),
     /// Read the configuration and say what is wrong with it
     CheckConfig(ConfigArgs),
 }
@@ -54,6 +58,12 @@ pub enum Command {
 pub enum BlockCommand {
     /// Columns, sizes, encodings and row groups of a block
     Inspect(InspectArgs),
+}
+
+#[derive(Subcommand, Debug)]
+pub enum KeysCommand {
+    /// Make a key: prints it once, and the line for authentication.keys_file
+    Create(CreateArgs),
 }
 
 #[derive(Subcommand, Debug)]
@@ -160,6 +170,7 @@ async fn dispatch(cli: &Cli) -> anyhow::Result<bool> {
         Command::Trace(args) => ask::trace(args, style, &mut io::stdout()).await,
         Command::Block(BlockCommand::Inspect(args)) => inspect::inspect(args, style, &mut io::stdout()).await,
         Command::Retention(RetentionCommand::Plan(args)) => retention::plan(args, style, &mut io::stdout()).await,
+        Command::Keys(KeysCommand::Create(args)) => keys::create(args, &mut io::stdout()),
         Command::CheckConfig(args) => {
             let config = args.load()?;
             config.validate()?;

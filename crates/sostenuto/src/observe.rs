@@ -5,11 +5,12 @@ use std::{collections::BTreeMap, sync::Arc};
 use api::Metrics;
 use compactor::{Compactor, CompactorStats};
 use distributor::{Distributor, TenantCounts};
+use listen::Tls;
 use ingester::{Ingester, IngesterStats};
 use query::Engine;
 use storage::{Counter, Storage, StorageMetrics};
 
-use crate::receive::Datagrams;
+use crate::{gates::Gates, receive::Datagrams};
 
 pub fn distributor(metrics: &Metrics, distributor: &Distributor) {
     let by_tenant = |read: fn(&TenantCounts) -> u64| {
@@ -140,6 +141,48 @@ pub fn datagrams(metrics: &Metrics, datagrams: &Datagrams) {
             dropped.map(|((reason, compact), (_, binary))| (reason.to_owned(), (compact + binary) as f64)).collect()
         },
     );
+}
+
+/// What stands before the ports.
+pub fn gates(metrics: &Metrics, gates: &Gates) {
+    fn named(counts: &[(&'static str, u64)]) -> Vec<(String, f64)> {
+        counts.iter().map(|(name, count)| ((*name).to_owned(), *count as f64)).collect()
+    }
+    if let Some(door) = gates.door.clone() {
+        let counted = door.clone();
+        metrics.counters(
+            "sostenuto_door_requests",
+            "Requests on all ports, by what became of them at the door",
+            "outcome",
+            move || named(&counted.counts()),
+        );
+        metrics.counter(
+            "sostenuto_door_reload_failures",
+            "How often changed keys could not be used",
+            move || door.reload_failures() as f64,
+        );
+    }
+    if let Some(audit) = gates.audit.clone() {
+        metrics.counters(
+            "sostenuto_audit_lines",
+            "Lines of the audit log, written or dropped",
+            "outcome",
+            move || named(&audit.counts()),
+        );
+    }
+    let certificates = gates.certificates();
+    if !certificates.is_empty() {
+        let sum = |read: fn(&Tls) -> u64| {
+            let certificates = certificates.clone();
+            move || certificates.iter().map(read).sum::<u64>() as f64
+        };
+        metrics.counter("sostenuto_tls_reloads", "How often changed certificates came in force", sum(Tls::reloads));
+        metrics.counter(
+            "sostenuto_tls_reload_failures",
+            "How often changed certificates could not be used",
+            sum(Tls::failures),
+        );
+    }
 }
 
 pub fn storage(metrics: &Metrics, storage: &Storage) {

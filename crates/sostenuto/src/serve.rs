@@ -19,10 +19,11 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     build,
     config::{Config, LogFormat, directory, reachable},
+    gates::Gates,
     logging, observe,
     receive::{self, Datagrams},
     show::{bytes, duration, plural},
-    sockets::{Addresses, Sockets},
+    sockets::{API_KEY, Addresses, JAEGER_QUERY_KEY, Sockets},
 };
 
 /// Serves until a signal. True if everything that was taken in reached the table.
@@ -31,6 +32,7 @@ pub async fn run(config: Config) -> anyhow::Result<bool> {
     let mut signals = Signals::listen()?;
     let sockets = Sockets::bind(&config).await?;
     let addresses = sockets.addresses()?;
+    let mut gates = Gates::open(&config)?;
 
     let storage = Storage::open(&config.storage.store())
         .await
@@ -45,6 +47,7 @@ pub async fn run(config: Config) -> anyhow::Result<bool> {
     let datagrams = Datagrams::default();
     let state = state(&config, engine, &storage, &distributor, &ingester, &compactor, &datagrams);
     let readiness = state.readiness.clone();
+    let metrics = state.metrics.clone();
 
     let (receivers, queries) = (CancellationToken::new(), CancellationToken::new());
     let compacting = CancellationToken::new();
@@ -52,11 +55,16 @@ pub async fn run(config: Config) -> anyhow::Result<bool> {
     let mut receiving = JoinSet::new();
     let mut answering = JoinSet::new();
     let api = Api::new(state);
-    answering.spawn(api.serve(sockets.api, queries.clone()));
+    let port = gates.port(&config, API_KEY, sockets.api, api::needs(&config.http_api_prefix))?;
+    answering.spawn(api.serve(port, queries.clone()));
     if let Some(socket) = sockets.jaeger_query {
-        answering.spawn(api.serve_jaeger(socket, queries.clone()));
+        let port = gates.port(&config, JAEGER_QUERY_KEY, socket, api::foreign_needs())?;
+        answering.spawn(api.serve_jaeger(port, queries.clone()));
     }
-    receive::start(&config, sockets.receivers, &api, &distributor, &datagrams, &receivers, &mut receiving);
+    receive::start(&config, &mut gates, sockets.receivers, &api, &distributor, &datagrams, &receivers, &mut receiving)?;
+    let (mut following, files) = (JoinSet::new(), CancellationToken::new());
+    gates.follow(&files, &mut following);
+    observe::gates(&metrics, &gates);
     readiness.set(ReadyState::Ready);
     announce(&config, &addresses, ingester.replayed().spans);
 
@@ -80,6 +88,11 @@ pub async fn run(config: Config) -> anyhow::Result<bool> {
         let flushed = ingester.shutdown().await;
         queries.cancel();
         while answering.join_next().await.is_some() {}
+        files.cancel();
+        while following.join_next().await.is_some() {}
+        if let Some(audit) = &gates.audit {
+            audit.close();
+        }
         storage.close().await;
         flushed
     };
@@ -230,6 +243,7 @@ fn announce(config: &Config, addresses: &Addresses, replayed: u64) {
             blocks,
             log,
             replayed,
+            access = if config.authenticates() { "authenticated" } else { "everybody" },
             "serving"
         );
         return;
@@ -238,9 +252,10 @@ fn announce(config: &Config, addresses: &Addresses, replayed: u64) {
     for (name, address) in addresses.receivers.listed() {
         println!("  {name:<9}  {address}");
     }
-    println!("  API        http://{}  (HTTP and gRPC)", reachable(addresses.api));
+    let scheme = |key| if config.tls_of(key).is_some() { "https" } else { "http" };
+    println!("  API        {}://{}  (HTTP and gRPC)", scheme(API_KEY), reachable(addresses.api));
     if let Some(address) = addresses.jaeger_query {
-        println!("  Jaeger API http://{}", reachable(address));
+        println!("  Jaeger API {}://{}", scheme(JAEGER_QUERY_KEY), reachable(address));
     }
     println!("  Blocks     {blocks}");
     match replayed {
@@ -248,6 +263,9 @@ fn announce(config: &Config, addresses: &Addresses, replayed: u64) {
         spans => {
             println!("  Log        {log}  ({} replayed)", plural(usize::try_from(spans).unwrap_or(usize::MAX), "span"))
         }
+    }
+    if !config.authenticates() {
+        println!("  Access     everybody who reaches these ports may read and write");
     }
     println!("\nTry  {}\n", suggestion(addresses));
 }

@@ -6,8 +6,8 @@ use tokio::net::{TcpListener, UdpSocket};
 
 use crate::config::{Config, keys};
 
-const JAEGER_QUERY_KEY: &str = "server.jaeger_query_endpoint";
-const API_KEY: &str = "server.http_listen_port";
+pub const JAEGER_QUERY_KEY: &str = "server.jaeger_query_endpoint";
+pub const API_KEY: &str = "server.http_listen_port";
 
 pub struct Sockets {
     pub api: TcpListener,
@@ -51,8 +51,9 @@ impl Sockets {
             Some(endpoint) => bind(endpoint, key).await.map(Some),
             None => Ok(None),
         };
-        // A datagram names no tenant.
-        let udp = async |key| match endpoint(key).filter(|_| !config.multitenancy_enabled) {
+        // A datagram names no tenant, and cannot say who sent it.
+        let anonymous = !config.multitenancy_enabled && !config.authenticates();
+        let udp = async |key| match endpoint(key).filter(|_| anonymous) {
             Some(endpoint) => UdpSocket::bind(endpoint).await.map(Some).map_err(|error| cannot(endpoint, key, &error)),
             None => Ok(None),
         };

@@ -26,6 +26,35 @@ pub struct Client {
     otlp: String,
     grpc: String,
     tenant: Option<String>,
+    token: Option<String>,
+}
+
+/// How to get to a server whose ports are not open to everybody.
+#[derive(Clone, Default)]
+pub struct Access {
+    /// The authority of its certificate, PEM. `None` is plain text.
+    pub authority: Option<String>,
+    /// A client's certificate and key, PEM.
+    pub identity: Option<String>,
+    /// An API key or a token.
+    pub token: Option<String>,
+}
+
+impl Access {
+    pub fn scheme(&self) -> &'static str {
+        if self.authority.is_some() { "https" } else { "http" }
+    }
+
+    pub fn builder(&self) -> reqwest::ClientBuilder {
+        let mut builder = reqwest::Client::builder().no_proxy().tls_built_in_root_certs(false).timeout(TIMEOUT);
+        if let Some(pem) = &self.authority {
+            builder = builder.add_root_certificate(reqwest::Certificate::from_pem(pem.as_bytes()).unwrap());
+        }
+        if let Some(pem) = &self.identity {
+            builder = builder.identity(reqwest::Identity::from_pem(pem.as_bytes()).unwrap());
+        }
+        builder
+    }
 }
 
 /// The answer to a request that may be refused.
@@ -37,11 +66,18 @@ pub struct Answer {
 
 impl Client {
     /// Of the server that listens on these addresses.
-    pub fn new(api: &str, otlp: &str, grpc: &str) -> Self {
-        let http = || reqwest::Client::builder().no_proxy().tls_built_in_root_certs(false).timeout(TIMEOUT);
-        let http2 = http().http2_prior_knowledge().build().unwrap();
-        let (api, otlp) = (format!("http://{api}"), format!("http://{otlp}/v1/traces"));
-        Self { http: http().build().unwrap(), http2, api, otlp, grpc: format!("http://{grpc}"), tenant: None }
+    pub fn new(access: &Access, api: &str, otlp: &str, grpc: &str) -> Self {
+        let scheme = access.scheme();
+        let http2 = access.builder().http2_prior_knowledge().build().unwrap();
+        let (api, otlp, grpc) =
+            (format!("{scheme}://{api}"), format!("{scheme}://{otlp}/v1/traces"), format!("{scheme}://{grpc}"));
+        let (http, token) = (access.builder().build().unwrap(), access.token.clone());
+        Self { http, http2, api, otlp, grpc, tenant: None, token }
+    }
+
+    /// The same with other credentials.
+    pub fn showing(&self, token: &str) -> Self {
+        Self { token: Some(token.to_owned()), ..self.clone() }
     }
 
     /// The same, speaking for a tenant.
@@ -51,6 +87,10 @@ impl Client {
 
     /// Names the tenant.
     fn named(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
+        let request = match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        };
         match &self.tenant {
             // Any bytes: some tests name a tenant as no client should.
             Some(tenant) => request.header(TENANT, HeaderValue::from_bytes(tenant.as_bytes()).unwrap()),
@@ -127,7 +167,7 @@ impl Client {
 
     /// Makes blocks of everything live; the server's report.
     pub async fn flush(&self) -> Value {
-        let answer = self.http.post(format!("{}/flush", self.api)).send().await.unwrap();
+        let answer = self.named(self.http.post(format!("{}/flush", self.api))).send().await.unwrap();
         let status = answer.status();
         let body = answer.text().await.unwrap();
         assert_eq!(status, StatusCode::OK, "{body}");

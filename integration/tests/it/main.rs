@@ -6,6 +6,7 @@ mod clients;
 mod collector;
 mod conformance;
 mod disk_faults;
+mod door;
 mod kill;
 mod log_damage;
 mod reader;

@@ -16,7 +16,7 @@ use std::{
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
-use crate::client::Client;
+use crate::client::{Access, Client};
 
 /// Names another program to test.
 const BINARY_VARIABLE: &str = "SOSTENUTO_BINARY";
@@ -30,6 +30,7 @@ const LOG_LINES_MAX: usize = 400;
 pub struct Settings {
     yaml: Value,
     file_kib_max: Option<u64>,
+    access: Access,
 }
 
 impl Settings {
@@ -46,12 +47,19 @@ impl Settings {
                 "log": { "format": "json" },
             }),
             file_kib_max: None,
+            access: Access::default(),
         }
     }
 
     /// Writing fails at this size of a file, as on a disk that is full.
     pub fn with_files_of_at_most(mut self, kib: u64) -> Self {
         self.file_kib_max = Some(kib);
+        self
+    }
+
+    /// How this test gets to the server.
+    pub fn reached_by(mut self, access: Access) -> Self {
+        self.access = access;
         self
     }
 
@@ -80,6 +88,7 @@ impl Settings {
 pub struct Starting {
     process: Process,
     announced: oneshot::Receiver<Value>,
+    access: Access,
 }
 
 pub struct Server {
@@ -141,17 +150,17 @@ impl Starting {
                 lines.push_back(line);
             }
         });
-        Self { process: Process { child, log }, announced }
+        Self { process: Process { child, log }, announced, access: settings.access.clone() }
     }
 
     /// Waits until it answers that it is ready.
     pub async fn ready(self) -> Server {
-        let Self { process, announced } = self;
+        let Self { process, announced, access } = self;
         let Ok(Ok(event)) = tokio::time::timeout(PATIENCE, announced).await else {
             panic!("the server did not come up:\n{}", process.log());
         };
         let address = |key: &str| event[key].as_str().unwrap_or_else(|| panic!("no {key} in {event}")).to_owned();
-        let client = Client::new(&address("api"), &address("otlp_http"), &address("otlp_grpc"));
+        let client = Client::new(&access, &address("api"), &address("otlp_http"), &address("otlp_grpc"));
         let ready = client.get("/ready", &[]).await;
         assert_eq!(ready.0, 200, "what says that it serves is ready: {ready:?}");
         let replayed = event["replayed"].as_u64().unwrap();
@@ -172,6 +181,11 @@ impl Server {
     /// `host:port` of a listener, by its name in the announcement.
     pub fn address(&self, listener: &str) -> String {
         self.event[listener].as_str().unwrap_or_else(|| panic!("no {listener} in {}", self.event)).to_owned()
+    }
+
+    /// The last lines of its log.
+    pub fn log(&self) -> String {
+        self.process.log()
     }
 
     /// `kill -9`.
@@ -238,7 +252,7 @@ pub fn skipped(what: std::fmt::Arguments<'_>) {
 }
 
 /// The program that the same cargo invocation built: it stands beside the folder of this test.
-fn binary() -> &'static Path {
+pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
         if let Some(path) = env::var_os(BINARY_VARIABLE) {

@@ -115,6 +115,7 @@ impl Config {
             );
         }
         self.retentions()?;
+        self.validate_security()?;
         let search = &self.query_frontend.search;
         if search.default_result_limit == 0 || search.default_result_limit > search.max_result_limit {
             return fail(

@@ -11,6 +11,7 @@ mod invalid;
 mod load;
 mod receivers;
 mod retention;
+mod security;
 mod size;
 mod storage;
 
@@ -27,6 +28,7 @@ pub use invalid::Invalid;
 pub use load::{LoadError, environment};
 pub use receivers::{Receivers, keys};
 pub use retention::{RetentionRule, RetentionRules, TenantOverrides};
+pub use security::{Authentication, AuditLog, AuditTo, Jwt, MinVersion, Shown, TlsFiles};
 pub use size::{Size, SizeError};
 pub use storage::{Local, Storage, Wal, directory};
 
@@ -39,6 +41,8 @@ pub struct Config {
     /// A path that stands before `/api`, such as `/tempo`.
     pub http_api_prefix: String,
     pub server: Server,
+    pub authentication: Authentication,
+    pub audit: AuditLog,
     pub distributor: Distributor,
     pub ingester: Ingester,
     pub compactor: Compactor,
@@ -59,7 +63,7 @@ pub enum Target {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Server {
-    /// A host or an address. Nothing here asks who is calling, so the default is this machine only.
+    /// A host or an address. Without authentication everybody may ask, so the default is this machine only.
     pub http_listen_address: String,
     /// HTTP and gRPC on one port.
     pub http_listen_port: u16,
@@ -67,6 +71,9 @@ pub struct Server {
     /// empty is off.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub jaeger_query_endpoint: Option<String>,
+    /// TLS of every port that has none of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsFiles>,
     /// Connections that may be open at the same time on each port.
     pub http_server_conn_limit: usize,
     /// How long running requests may take at shutdown before their connections are cut.
@@ -80,6 +87,7 @@ impl Default for Server {
             http_listen_address: "127.0.0.1".to_owned(),
             http_listen_port: 3200,
             jaeger_query_endpoint: None,
+            tls: None,
             http_server_conn_limit: api.connections_max,
             graceful_shutdown_timeout: GoDuration(api.drain_timeout),
         }

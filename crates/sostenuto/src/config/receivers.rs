@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{Size, with_host};
+use super::{Size, TlsFiles, with_host};
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -106,13 +106,13 @@ fn named<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(d: D) -> Resu
 
 /// Receivers of one kind differ in their default port only.
 macro_rules! receiver {
-    ($name:ident, $port:literal, { $($(#[$comment:meta])* $field:ident: $type:ty = $default:expr,)* }) => {
+    ($name:ident, $port:literal, { $($(#[$meta:meta])* $field:ident: $type:ty = $default:expr,)* }) => {
         #[derive(Clone, Debug, Serialize, Deserialize)]
         #[serde(deny_unknown_fields, default)]
         pub struct $name {
             /// `host:port`.
             pub endpoint: String,
-            $($(#[$comment])* pub $field: $type,)*
+            $($(#[$meta])* pub $field: $type,)*
         }
 
         impl Default for $name {
@@ -125,12 +125,18 @@ macro_rules! receiver {
         receiver!($name, $port, {
             /// The largest request after decompression.
             max_recv_msg_size_mib: u64 = request_bytes_max() >> 20,
+            /// Instead of `server.tls`.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            tls: Option<TlsFiles> = None,
         });
     };
     ($name:ident, $port:literal, http) => {
         receiver!($name, $port, {
             /// The largest request body after decompression.
             max_request_body_size: Size = Size(request_bytes_max()),
+            /// Instead of `server.tls`.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            tls: Option<TlsFiles> = None,
         });
     };
 }
@@ -169,6 +175,19 @@ impl Receivers {
         ]
     }
 
+    /// TLS of the port with this key, if it has its own.
+    pub fn tls(&self, key: &str) -> Option<&TlsFiles> {
+        let (otlp, jaeger) = (&self.otlp.protocols, &self.jaeger.protocols);
+        match key {
+            keys::OTLP_GRPC => otlp.grpc.as_ref()?.tls.as_ref(),
+            keys::OTLP_HTTP => otlp.http.as_ref()?.tls.as_ref(),
+            keys::ZIPKIN => self.zipkin.as_ref()?.tls.as_ref(),
+            keys::JAEGER_GRPC => jaeger.grpc.as_ref()?.tls.as_ref(),
+            keys::JAEGER_THRIFT_HTTP => jaeger.thrift_http.as_ref()?.tls.as_ref(),
+            _ => None,
+        }
+    }
+
     /// Makes every receiver listen on `host`, keeping its port.
     pub fn listen_on(&mut self, host: &str) {
         let (otlp, jaeger) = (&mut self.otlp.protocols, &mut self.jaeger.protocols);
@@ -196,4 +215,7 @@ pub mod keys {
     pub const JAEGER_THRIFT_HTTP: &str = "distributor.receivers.jaeger.protocols.thrift_http.endpoint";
     pub const JAEGER_THRIFT_COMPACT: &str = "distributor.receivers.jaeger.protocols.thrift_compact.endpoint";
     pub const JAEGER_THRIFT_BINARY: &str = "distributor.receivers.jaeger.protocols.thrift_binary.endpoint";
+
+    pub const ALL: [&str; 7] =
+        [OTLP_GRPC, OTLP_HTTP, ZIPKIN, JAEGER_GRPC, JAEGER_THRIFT_HTTP, JAEGER_THRIFT_COMPACT, JAEGER_THRIFT_BINARY];
 }

@@ -1,0 +1,59 @@
+//! What each path of the API needs of its caller. What is not listed needs an administrator.
+
+use std::sync::Arc;
+
+use door::{Need, Needs, Role};
+
+/// Paths that say whether the server works, for who watches over it.
+const OPEN: [&str; 5] = ["/ready", "/api/echo", "/zipkin/health", "/health", "/grpc.health.v1.Health/"];
+/// Where questions about traces begin, below the prefix or not.
+const READ: [&str; 4] = ["/api/", "/jaeger/", "/zipkin/", crate::grpc::PATH_START];
+
+/// Of the port that serves everything.
+pub fn needs(configured_prefix: &str) -> Needs {
+    let prefix = crate::routes::prefix(configured_prefix);
+    Arc::new(move |_, path| need(path.strip_prefix(&prefix).filter(|_| !prefix.is_empty()).unwrap_or(path)))
+}
+
+/// Of the ports that only serve the query API of another system.
+pub fn foreign_needs() -> Needs {
+    Arc::new(|_, path| match path {
+        "/health" => Need::Nothing,
+        _ => Need::READ,
+    })
+}
+
+fn need(path: &str) -> Need {
+    match path {
+        "/metrics" => Need::Any(&[Role::Metrics]),
+        _ if OPEN.iter().any(|open| path == *open || open.ends_with('/') && path.starts_with(open)) => Need::Nothing,
+        _ if READ.iter().any(|start| path.starts_with(start)) => Need::READ,
+        _ => Need::ADMIN,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+
+    use super::*;
+
+    #[test]
+    fn what_is_not_listed_is_for_administrators() {
+        let check = |prefix: &str, path: &str, expected: Need| {
+            assert_eq!(needs(prefix)(&Method::GET, path), expected, "{path} below {prefix:?}");
+        };
+        for path in ["/ready", "/api/echo", "/grpc.health.v1.Health/Check"] {
+            check("", path, Need::Nothing);
+        }
+        for path in ["/api/search", "/api/sql", "/jaeger/api/services", "/tempopb.StreamingQuerier/Search", "/api/status/buildinfo"] {
+            check("", path, Need::READ);
+            check("/tempo", &format!("/tempo{path}"), Need::READ);
+        }
+        check("", "/metrics", Need::Any(&[Role::Metrics]));
+        for path in ["/flush", "//flush", "/status", "/status/config", "/", "", "/ready/", "//ready", "/readyz", "/Api/search", "/tempo/flush", "/grpc.health.v1.Healthy/Check"] {
+            check("", path, Need::ADMIN);
+            check("/tempo", path, Need::ADMIN);
+        }
+    }
+}
