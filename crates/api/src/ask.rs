@@ -114,7 +114,11 @@ pub fn search(asked: AskedSearch, limits: &QueryLimits, now: i64) -> Result<Sear
         Some(_) if !asked.tags.is_empty() => {
             return Err(Failure::invalid("q and tags exclude each other: write the tags into the TraceQL query"));
         }
-        Some(query) => SearchFilter::TraceQl(query_text(query)?),
+        Some(query) => {
+            let query = query_text(query)?;
+            door::note(&query);
+            SearchFilter::TraceQl(query)
+        }
         None => SearchFilter::Tags { tags: asked.tags, duration_min_ns, duration_max_ns },
     };
     Ok(SearchRequest {
@@ -163,6 +167,7 @@ pub fn tag_values(asked: AskedTagValues, limits: &QueryLimits, now: i64) -> Resu
     if asked.name.is_empty() {
         return Err(Failure::invalid("the tag's name is empty"));
     }
+    door::note(&format!("values of {} {}", asked.name, asked.query));
     Ok(TagValuesRequest {
         name: query_text(asked.name)?,
         query: query_text(asked.query)?,
@@ -187,6 +192,7 @@ pub fn metrics(asked: AskedMetrics, limits: &QueryLimits, now: i64) -> Result<Me
         return Err(Failure::invalid("q is missing: give a TraceQL metrics query such as { } | rate()"));
     }
     let query = query_text(asked.query)?;
+    door::note(&query);
     let TimeRange { start, end } = asked.range.resolve_metrics(limits, now)?;
     if let Some(step) = asked.step {
         if step <= 0 {

@@ -43,6 +43,7 @@ fn format(headers: &HeaderMap) -> (SqlFormat, &'static str) {
 
 pub async fn sql(State(api): State<Arc<Shared>>, headers: HeaderMap, uri: Uri, text: String) -> Result<Response, Failure> {
     let Call { tenants, account, .. } = api.call(&headers, &uri)?;
+    door::note(&text);
     let (format, content_type) = format(&headers);
     let request = SqlRequest { text, format, rows_max: api.limits().sql_rows_max };
     let (sender, mut parts) = mpsc::channel::<Result<Bytes, Failure>>(PARTS_WAITING_MAX);
