@@ -29,7 +29,7 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 
 use crate::{
-    client::Client,
+    client::{Access, Client},
     sdks::{hex, run, settings, stored, whole},
     server::{Server, skipped, until},
     shown::{every_api_shows, sent},
@@ -52,7 +52,7 @@ async fn what_passes_through_a_collector_stays_as_it_was() {
     let server = Server::start(&settings(&folder)).await;
     for (seed, exporter) in [(1, "otlp/sostenuto"), (2, "otlp_http/sostenuto")] {
         let collector = Collector::start(&program, folder.path(), &server, exporter).await;
-        let through = Client::new(&server.address("api"), &collector.http, &collector.grpc);
+        let through = Client::new(&Access::default(), &server.address("api"), &collector.http, &collector.grpc);
         let (over_http, over_grpc) = (everything(2 * seed), everything(2 * seed + 1));
         through.push(over_http.encode_to_vec()).await;
         let answer = through.call("", &over_grpc.encode_to_vec()).await;
