@@ -33,6 +33,8 @@ pub struct ApiConfig {
     /// How often a streamed search says at most what it is certain of.
     #[serde(with = "duration_text")]
     pub streaming_interval: Duration,
+    /// Whether agents may ask at `/api/mcp`.
+    pub mcp: bool,
     pub query: QueryLimits,
 }
 
@@ -68,6 +70,7 @@ impl Default for ApiConfig {
             request_bytes_max: 4 << 20,
             drain_timeout: Duration::from_secs(30),
             streaming_interval: Duration::from_millis(500),
+            mcp: false,
             query: QueryLimits::default(),
         }
     }

@@ -1,6 +1,6 @@
 //! The gate that every query passes: a bound on how many run, over all and for each tenant, and on how long one runs.
 
-use crate::Failure;
+use crate::{CurrentReadLimits, Failure};
 use model::{ErrorKind, TenantId};
 use std::{
     collections::HashMap,
@@ -17,11 +17,18 @@ pub struct Gate {
     /// Tenants with queries that run; as many as there are permits at the most, times the tenants of a query.
     running: Mutex<HashMap<TenantId, usize>>,
     timeout: Duration,
+    limits: CurrentReadLimits,
 }
 
 impl Gate {
     pub fn new(queries_max: usize, tenant_queries_max: usize, timeout: Duration) -> Self {
-        Self { permits: Semaphore::new(queries_max), queries_max, tenant_queries_max, running: Mutex::default(), timeout }
+        let (permits, running, limits) = (Semaphore::new(queries_max), Mutex::default(), CurrentReadLimits::default());
+        Self { permits, queries_max, tenant_queries_max, running, timeout, limits }
+    }
+
+    /// Some tenants may run another number of queries.
+    pub fn limited(self, limits: CurrentReadLimits) -> Self {
+        Self { limits, ..self }
     }
 
     /// Runs a query, or refuses it at once if too many run. Dropping the future stops the query.
@@ -52,9 +59,10 @@ impl Gate {
         };
         let permit = self.permits.try_acquire().map_err(|_| busy(self.queries_max, ""))?;
         let mut running = self.running();
-        let full = |tenant: &&TenantId| running.get(*tenant).is_some_and(|count| *count >= self.tenant_queries_max);
+        let queries_max = |tenant: &TenantId| self.limits.queries_max(tenant, self.tenant_queries_max);
+        let full = |tenant: &&TenantId| running.get(*tenant).is_some_and(|count| *count >= queries_max(tenant));
         if let Some(tenant) = tenants.iter().find(full) {
-            return Err(busy(self.tenant_queries_max, &format!(" of tenant {tenant}")));
+            return Err(busy(queries_max(tenant), &format!(" of tenant {tenant}")));
         }
         for tenant in tenants {
             *running.entry(tenant.clone()).or_default() += 1;

@@ -104,7 +104,7 @@ impl StreamingQuerier for Querier {
 
     async fn search(&self, request: Request<SearchRequest>) -> Result<Response<running::Messages>, Status> {
         let tenants = self.0.tenants(request.metadata().as_ref())?;
-        let account = self.0.account(false);
+        let account = self.0.account(false, &tenants);
         let r = request.into_inner();
         let asked = AskedSearch {
             query: some_text(r.query),
@@ -121,7 +121,7 @@ impl StreamingQuerier for Querier {
 
     async fn search_tags(&self, request: Request<SearchTagsRequest>) -> Answer<SearchTagsResponse> {
         let tenants = self.0.tenants(request.metadata().as_ref())?;
-        let account = self.0.account(false);
+        let account = self.0.account(false, &tenants);
         let request = self.tag_names(request.into_inner())?;
         let SearchTagsResponse { tag_names, metrics } = shape::tags_v1(&self.0, &account, &tenants, request).await?;
         let packets = cut(tag_names, PACKET_BYTES_MAX, |name| text_bytes(name));
@@ -130,7 +130,7 @@ impl StreamingQuerier for Querier {
 
     async fn search_tags_v2(&self, request: Request<SearchTagsRequest>) -> Answer<SearchTagsV2Response> {
         let tenants = self.0.tenants(request.metadata().as_ref())?;
-        let account = self.0.account(false);
+        let account = self.0.account(false, &tenants);
         let request = self.tag_names(request.into_inner())?;
         let SearchTagsV2Response { scopes, metrics } = shape::tags_v2(&self.0, &account, &tenants, request).await?;
         let parts: Vec<SearchTagsV2Scope> = scopes
@@ -146,7 +146,7 @@ impl StreamingQuerier for Querier {
 
     async fn search_tag_values(&self, request: Request<SearchTagValuesRequest>) -> Answer<SearchTagValuesResponse> {
         let tenants = self.0.tenants(request.metadata().as_ref())?;
-        let account = self.0.account(false);
+        let account = self.0.account(false, &tenants);
         let request = self.tag_values(request.into_inner())?;
         let response = self.0.gate.run(&tenants, account.engine().tag_values_v1(&tenants, request)).await?;
         let metrics = Some(response.metrics.unwrap_or_default());
@@ -156,7 +156,7 @@ impl StreamingQuerier for Querier {
 
     async fn search_tag_values_v2(&self, request: Request<SearchTagValuesRequest>) -> Answer<SearchTagValuesV2Response> {
         let tenants = self.0.tenants(request.metadata().as_ref())?;
-        let account = self.0.account(false);
+        let account = self.0.account(false, &tenants);
         let request = self.tag_values(request.into_inner())?;
         let response = self.0.gate.run(&tenants, account.engine().tag_values(&tenants, request)).await?;
         let metrics = Some(response.metrics.unwrap_or_default());
@@ -166,7 +166,7 @@ impl StreamingQuerier for Querier {
 
     async fn metrics_query_range(&self, request: Request<QueryRangeRequest>) -> Answer<QueryRangeResponse> {
         let tenants = self.0.tenants(request.metadata().as_ref())?;
-        let account = self.0.account(false);
+        let account = self.0.account(false, &tenants);
         let r = request.into_inner();
         let asked = AskedMetrics {
             query: r.query,
@@ -191,7 +191,7 @@ impl StreamingQuerier for Querier {
     /// One message whatever its size: a client puts each message in the place of the one before.
     async fn metrics_query_instant(&self, request: Request<QueryInstantRequest>) -> Answer<QueryInstantResponse> {
         let tenants = self.0.tenants(request.metadata().as_ref())?;
-        let account = self.0.account(false);
+        let account = self.0.account(false, &tenants);
         let r = request.into_inner();
         let range = nanoseconds(r.start, r.end)?;
         let asked = AskedMetrics { query: r.query, range, step: None, exemplars: 0, series_max: 0 };

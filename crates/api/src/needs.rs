@@ -2,12 +2,16 @@
 
 use std::sync::Arc;
 
+use crate::sampling;
 use door::{Need, Needs, Role};
 
 /// Paths that say whether the server works, for who watches over it.
 const OPEN: [&str; 5] = ["/ready", "/api/echo", "/zipkin/health", "/health", "/grpc.health.v1.Health/"];
 /// Where questions about traces begin, below the prefix or not.
 const READ: [&str; 4] = ["/api/", "/jaeger/", "/zipkin/", crate::grpc::PATH_START];
+
+/// Clients that send spans ask how many to send.
+const SAMPLING: Need = Need::Any(&[Role::Read, Role::Write]);
 
 /// Of the port that serves everything.
 pub fn needs(configured_prefix: &str) -> Needs {
@@ -23,8 +27,22 @@ pub fn foreign_needs() -> Needs {
     })
 }
 
+/// Of the port that serves remote sampling alone.
+pub fn sampling_needs() -> Needs {
+    Arc::new(|_, _| SAMPLING)
+}
+
+/// Of a port for spans that answers beside them how many to send.
+pub fn delivery_needs() -> Needs {
+    Arc::new(|_, path| match path {
+        "/api/sampling" | sampling::METHOD => SAMPLING,
+        _ => Need::WRITE,
+    })
+}
+
 fn need(path: &str) -> Need {
     match path {
+        "/api/sampling" | sampling::METHOD => SAMPLING,
         "/metrics" => Need::Any(&[Role::Metrics]),
         _ if OPEN.iter().any(|open| path == *open || open.ends_with('/') && path.starts_with(open)) => Need::Nothing,
         _ if READ.iter().any(|start| path.starts_with(start)) => Need::READ,

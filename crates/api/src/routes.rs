@@ -3,7 +3,7 @@
 use crate::{
     Failure, Readiness, admin,
     foreign::{jaeger, zipkin},
-    grpc, observe, sql,
+    grpc, mcp, observe, sampling, sql,
     state::Shared,
     status, tempo,
 };
@@ -42,7 +42,7 @@ const JAEGER: &str = "/jaeger";
 const ZIPKIN: &str = "/zipkin";
 
 /// The paths that never have a prefix.
-const OWN_PATHS: [&str; 4] = ["/ready", "/metrics", "/status", "/status/{version|services|endpoints|config|backend}"];
+const OWN_PATHS: [&str; 4] = ["/ready", "/metrics", "/status", "/status/{version|services|endpoints|config|overrides|backend}"];
 
 /// The whole API, HTTP and gRPC. `health` is served as gRPC's health service.
 pub(crate) fn router(shared: Arc<Shared>, health: grpc::Health) -> Router {
@@ -60,6 +60,7 @@ pub(crate) fn router(shared: Arc<Shared>, health: grpc::Health) -> Router {
         .route("/api/metrics/query_range", get(tempo::metrics_range))
         .route("/api/metrics/query", get(tempo::metrics_instant))
         .route("/api/sql", post(sql::sql))
+        .route("/api/mcp", post(mcp::post).fallback(mcp::other))
         .route("/api/echo", get(status::echo))
         .route("/api/status/buildinfo", get(status::buildinfo))
         .nest(JAEGER, jaeger::routes())
@@ -72,6 +73,8 @@ pub(crate) fn router(shared: Arc<Shared>, health: grpc::Health) -> Router {
         .route("/flush", post(admin::flush))
         .route("/status", get(status::status))
         .route("/status/{page}", get(status::status_page))
+        .route("/status/overrides/{tenant}", get(status::overrides_of))
+        .merge(sampling::collector_routes())
         .with_state(shared.clone());
     observed(&shared, bounded(&shared, http).merge(grpc::router(shared.clone(), health)))
 }
@@ -86,6 +89,17 @@ pub(crate) fn zipkin_router(shared: &Arc<Shared>) -> Router {
     let routes = zipkin::routes().route("/health", get(zipkin::health)).with_state(shared.clone());
     let routes = Router::new().nest(ZIPKIN, zipkin::routes().with_state(shared.clone())).merge(routes);
     observed(shared, bounded(shared, routes))
+}
+
+/// Jaeger's remote sampling alone, as its collector has it beside the spans.
+pub(crate) fn sampling_router(shared: &Arc<Shared>) -> Router {
+    observed(shared, bounded(shared, sampling::collector_routes().with_state(shared.clone())))
+}
+
+/// ... and as its agent has it.
+pub(crate) fn agent_router(shared: &Arc<Shared>) -> Router {
+    let routes = sampling::collector_routes().merge(sampling::agent_routes());
+    observed(shared, bounded(shared, routes.with_state(shared.clone())))
 }
 
 fn bounded(shared: &Shared, router: Router) -> Router {
@@ -118,7 +132,12 @@ pub(crate) fn endpoints(configured_prefix: &str) -> String {
     let foreign: String = foreign.map(|(below, path)| format!("GET  {prefix}{below}{path}\n")).collect();
     let own = OWN_PATHS.iter().map(|path| format!("GET  {path}\n"));
     let rpc = grpc::METHODS.iter().map(|path| format!("gRPC {path}\n"));
-    api.chain([foreign]).chain(own).chain([format!("POST {prefix}/api/sql\n"), "POST /flush\n".to_owned()]).chain(rpc).collect()
+    api.chain([foreign]).chain(own).chain([
+            format!("POST {prefix}/api/sql\n"),
+            format!("POST {prefix}/api/mcp\n"),
+            "GET  /api/sampling\n".to_owned(),
+            "POST /flush\n".to_owned(),
+        ]).chain(rpc).collect()
 }
 
 async fn not_found(request: Request) -> Response {

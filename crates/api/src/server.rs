@@ -43,6 +43,16 @@ impl Api {
         listen::serve(port.into(), bounds("the Jaeger API", &self.0), handler(routes::jaeger_router(&self.0)), shutdown)
     }
 
+    /// Serves Jaeger's remote sampling alone, as its agent does, otherwise as [`Api::serve`].
+    pub fn serve_sampling(&self, port: impl Into<Port>, shutdown: CancellationToken) -> BoxFuture<'static, usize> {
+        listen::serve(port.into(), bounds("remote sampling", &self.0), handler(routes::agent_router(&self.0)), shutdown)
+    }
+
+    /// Jaeger's remote sampling alone, for ports that are served elsewhere.
+    pub fn sampling(&self) -> Handler {
+        handler(routes::sampling_router(&self.0))
+    }
+
     /// Zipkin's query API alone, for a port that is served elsewhere.
     pub fn zipkin(&self) -> Handler {
         handler(routes::zipkin_router(&self.0))

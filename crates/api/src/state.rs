@@ -1,6 +1,9 @@
 //! What the API is built from, and what every request shares.
 
-use crate::{ApiConfig, Failure, Flush, Metrics, account::Account, config::QueryLimits, gate::Gate, query_string::Parameters, status::StatusPages, tenancy};
+use crate::{
+    ApiConfig, CurrentReadLimits, CurrentStrategies, Failure, Flush, Metrics, account::Account, config::QueryLimits, gate::Gate, mcp,
+    query_string::Parameters, status::StatusPages, tenancy,
+};
 use http::{HeaderMap, Uri};
 use model::TenantId;
 use query::Engine;
@@ -22,6 +25,9 @@ pub struct ApiState {
     pub status: StatusPages,
     /// `None` where no spans come in.
     pub flush: Option<Flush>,
+    pub read_limits: CurrentReadLimits,
+    /// Jaeger's remote sampling; `None` is off.
+    pub sampling: Option<CurrentStrategies>,
 }
 
 /// Whether the program can serve. Starts as `Starting`; the program sets it.
@@ -61,6 +67,7 @@ pub(crate) struct Shared {
     pub gate: Gate,
     /// Held by the flush that runs.
     pub flushing: tokio::sync::Mutex<()>,
+    pub mcp_calls: Arc<mcp::Calls>,
 }
 
 /// One query request: who asks and with which parameters.
@@ -72,14 +79,22 @@ pub(crate) struct Call {
 
 impl Shared {
     pub fn new(state: ApiState) -> Arc<Self> {
-        let gate = Gate::new(state.config.queries_max, state.config.tenant_queries_max, state.config.query_timeout);
-        Arc::new(Self { state, gate, flushing: tokio::sync::Mutex::default() })
+        let gate = Gate::new(state.config.queries_max, state.config.tenant_queries_max, state.config.query_timeout)
+            .limited(state.read_limits.clone());
+        let mcp_calls = Arc::new(mcp::Calls::default());
+        if state.config.mcp {
+            let calls = Arc::clone(&mcp_calls);
+            state.metrics.counters("sostenuto_mcp_calls", "Calls of tools by agents", "tool", move || calls.counts());
+        }
+        Arc::new(Self { state, gate, flushing: tokio::sync::Mutex::default(), mcp_calls })
     }
 
     pub fn call(&self, headers: &HeaderMap, uri: &Uri) -> Result<Call, Failure> {
         let parameters = Parameters::parse(uri.query())?;
         let explain = parameters.get("explain").is_some_and(|word| word != "false");
-        Ok(Call { tenants: self.tenants(headers)?, parameters, account: self.account(explain) })
+        let tenants = self.tenants(headers)?;
+        let account = self.account(explain, &tenants);
+        Ok(Call { tenants, parameters, account })
     }
 
     pub fn tenants(&self, headers: &HeaderMap) -> Result<Vec<TenantId>, Failure> {
@@ -90,8 +105,9 @@ impl Shared {
         &self.state.config.query
     }
 
-    pub fn account(&self, explain: bool) -> Account {
-        Account::open(&self.state.engine, self.state.config.budget, explain)
+    pub fn account(&self, explain: bool, tenants: &[TenantId]) -> Account {
+        let budget = self.state.read_limits.budget(tenants, self.state.config.budget);
+        Account::open(&self.state.engine, budget, explain)
     }
 }
 

@@ -28,13 +28,15 @@ pub struct StatusPages {
     pub services: Page,
     /// Where data is stored and how much.
     pub backend: Page,
+    /// Limits as YAML: of a tenant, or of all that have their own.
+    pub overrides: Arc<dyn Fn(Option<&str>) -> String + Send + Sync>,
 }
 
 impl StatusPages {
     /// Pages that have nothing to tell yet but the build.
     pub fn new(build: BuildInfo) -> Self {
         let empty: Page = Arc::new(String::new);
-        Self { build, config: empty.clone(), services: empty.clone(), backend: empty }
+        Self { build, config: empty.clone(), services: empty.clone(), backend: empty, overrides: Arc::new(|_| String::new()) }
     }
 }
 
@@ -80,7 +82,15 @@ pub(crate) async fn status_page(State(shared): State<Arc<Shared>>, Path(name): P
     }
 }
 
-const PAGES: [&str; 5] = ["version", "services", "endpoints", "config", "backend"];
+/// What holds for one tenant.
+pub(crate) async fn overrides_of(State(shared): State<Arc<Shared>>, Path(tenant): Path<String>) -> Response {
+    match model::TenantId::parse(&tenant) {
+        Ok(tenant) => (shared.state.status.overrides)(Some(tenant.as_str())).into_response(),
+        Err(error) => (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response(),
+    }
+}
+
+const PAGES: [&str; 6] = ["version", "services", "endpoints", "config", "overrides", "backend"];
 
 fn page(shared: &Shared, name: &str) -> Option<String> {
     let pages = &shared.state.status;
@@ -94,6 +104,7 @@ fn page(shared: &Shared, name: &str) -> Option<String> {
         "services" => (pages.services)(),
         "endpoints" => crate::routes::endpoints(&shared.state.config.http_api_prefix),
         "config" => (pages.config)(),
+        "overrides" => (pages.overrides)(None),
         "backend" => (pages.backend)(),
         _ => return None,
     })

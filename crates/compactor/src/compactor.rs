@@ -14,7 +14,7 @@ use std::{
 
 use futures::{FutureExt, StreamExt, stream};
 use model::TenantId;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use query::Engine;
 use storage::{ClaimOutcome, Commit, Snapshot, Storage, StorageError, SweepAges, Table};
 use tokio_util::sync::CancellationToken;
@@ -42,7 +42,7 @@ pub struct Compactor(Arc<Inner>);
 struct Inner {
     config: CompactorConfig,
     storage: Storage,
-    retention: Option<(Engine, Retentions)>,
+    retention: Option<(Engine, RwLock<Arc<Retentions>>)>,
     stats: Stats,
     memory: Mutex<HashMap<TenantId, Memory>>,
     checked: Mutex<Checked>,
@@ -85,10 +85,21 @@ impl Compactor {
     /// One that also deletes what the rules let go. `engine` says which traces a rule matches; it must see live data, so
     /// that rules see whole traces.
     pub fn with_retention(config: CompactorConfig, storage: Storage, engine: Engine, retentions: Retentions) -> Self {
-        Self::build(config, storage, Some((engine, retentions)))
+        Self::build(config, storage, Some((engine, RwLock::new(Arc::new(retentions)))))
     }
 
-    fn build(config: CompactorConfig, storage: Storage, retention: Option<(Engine, Retentions)>) -> Self {
+    /// Other rules, from the next look on.
+    pub fn set_retentions(&self, retentions: Retentions) {
+        let Some((_, current)) = &self.0.retention else { return };
+        if **current.read() == retentions {
+            return;
+        }
+        *current.write() = Arc::new(retentions);
+        // What was done by other rules is to be looked at again.
+        *self.0.checked.lock() = Checked::default();
+    }
+
+    fn build(config: CompactorConfig, storage: Storage, retention: Option<(Engine, RwLock<Arc<Retentions>>)>) -> Self {
         let (stats, memory, checked) = (Stats::default(), Mutex::default(), Mutex::default());
         Self(Arc::new(Inner { config, storage, retention, stats, memory, checked }))
     }
@@ -152,6 +163,7 @@ impl Compactor {
     async fn retain(&self, tenant: &TenantId, now_unix_ms: u64, stop: &CancellationToken) -> Result<Round, StorageError> {
         let inner = &self.0;
         let Some((engine, retentions)) = &inner.retention else { return Ok(Round::default()) };
+        let retentions = retentions.read().clone();
         let retention = retentions.of(tenant);
         if !retention.is_limited() {
             return Ok(Round::default());

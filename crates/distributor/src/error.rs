@@ -4,7 +4,7 @@ use std::{error::Error, time::Duration};
 
 use model::{ErrorKind, TenantId};
 
-use crate::{Config, PushOutcome};
+use crate::{PushOutcome, Rate};
 
 /// Nothing of the request is known to be accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -26,22 +26,22 @@ impl PushError {
         Self::final_one(ErrorKind::Invalid, outcome.message().unwrap_or_else(|| "no span was accepted".to_owned()))
     }
 
-    pub(crate) fn over_burst(tenant: &TenantId, bytes: usize, config: &Config) -> Self {
+    pub(crate) fn over_burst(tenant: &TenantId, bytes: usize, rate: Rate) -> Self {
         let message = format!(
             "RATE_LIMITED: the request has {bytes} bytes, and tenant {tenant} may send at most {} bytes at once \
              (burst_size_bytes): it can never pass; send smaller batches",
-            config.burst_size_bytes
+            rate.burst_bytes
         );
         Self::final_one(ErrorKind::TooLarge, message)
     }
 
-    pub(crate) fn over_rate(tenant: &TenantId, bytes: usize, config: &Config, wait: Duration) -> Self {
+    pub(crate) fn over_rate(tenant: &TenantId, bytes: usize, rate: Rate, retry_after: Duration) -> Self {
         let message = format!(
             "RATE_LIMITED: tenant {tenant} sends more than {} bytes per second (rate_limit_bytes, burst {} bytes); \
              this request has {bytes}; send it again later",
-            config.rate_limit_bytes, config.burst_size_bytes
+            rate.limit_bytes, rate.burst_bytes
         );
-        Self { kind: ErrorKind::RateLimited, message, retry_after: Some(wait.max(config.retry_after)) }
+        Self { kind: ErrorKind::RateLimited, message, retry_after: Some(retry_after) }
     }
 
     /// What is not the client's fault is retryable: a span that was stored all the same is recognised when it comes

@@ -10,13 +10,14 @@ mod limit;
 mod outcome;
 mod tenants;
 
-use std::{num::NonZeroU64, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, num::NonZeroU64, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use governor::clock::MonotonicClock;
 use ingester::Ingester;
 use model::TenantId;
 use proto::wire;
+use redact::Redactor;
 
 pub use counters::{OTHER_TENANTS, TenantCounts};
 pub use error::PushError;
@@ -29,15 +30,38 @@ use tenants::{Account, Tenants};
 /// What holds for every tenant.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Bytes of request, as protobuf and uncompressed, that a tenant may send each second. Precise to 1 %; more
-    /// than 64 GB/s is no limit.
-    pub rate_limit_bytes: NonZeroU64,
-    /// The most bytes at once. A larger request can never pass, however long the client waits.
-    pub burst_size_bytes: NonZeroU64,
+    pub rates: Rates,
     /// What a client that has to come again is told to wait, at least.
     pub retry_after: Duration,
     /// How many tenants have an account of their own: a rate, and lines in the metrics, about 300 bytes each.
     pub tenants_max: usize,
+}
+
+/// What a tenant may send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// Bytes of request, as protobuf and uncompressed, each second. Precise to 1 %; more than 64 GB/s is no limit.
+    pub limit_bytes: NonZeroU64,
+    /// The most bytes at once. A larger request can never pass, however long the client waits.
+    pub burst_bytes: NonZeroU64,
+}
+
+/// Of all tenants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rates {
+    pub default: Rate,
+    /// Instead of the default.
+    pub tenants: BTreeMap<TenantId, Rate>,
+}
+
+impl Rates {
+    pub fn all(default: Rate) -> Self {
+        Self { default, tenants: BTreeMap::new() }
+    }
+
+    fn of(&self, tenant: &TenantId) -> Rate {
+        self.tenants.get(tenant).copied().unwrap_or(self.default)
+    }
 }
 
 /// A handle; clones share everything.
@@ -50,12 +74,24 @@ struct Inner {
     config: Config,
     tenants: Tenants<MonotonicClock>,
     ingester: Ingester,
+    /// `None` costs nothing.
+    redactor: Option<Arc<Redactor>>,
 }
 
 impl Distributor {
     pub fn new(config: Config, ingester: Ingester) -> Self {
+        Self::redacting(config, ingester, None)
+    }
+
+    /// One that takes out of every request what the rules of `redactor` say, before anything of it is stored.
+    pub fn redacting(config: Config, ingester: Ingester, redactor: Option<Arc<Redactor>>) -> Self {
         let tenants = Tenants::new(&config, MonotonicClock);
-        Self { inner: Arc::new(Inner { config, tenants, ingester }) }
+        Self { inner: Arc::new(Inner { config, tenants, ingester, redactor }) }
+    }
+
+    /// Other rates, from now on.
+    pub fn set_rates(&self, rates: Rates) {
+        self.inner.tenants.set_rates(rates);
     }
 
     /// Stores the spans of an `ExportTraceServiceRequest` message. `Ok` means: what it counts as accepted is durable,
@@ -63,16 +99,22 @@ impl Distributor {
     ///
     /// Dropping the future leaves open whether the spans are stored.
     pub async fn push(&self, tenant: &TenantId, request: Bytes) -> Result<PushOutcome, PushError> {
-        let Inner { config, tenants, ingester } = &*self.inner;
+        let Inner { config, tenants, ingester, redactor } = &*self.inner;
         let account = tenants.account(tenant);
         account.counters.request(request.len());
-        match account.limit.check(request.len() as u64) {
+        let limit = account.limit();
+        match limit.check(request.len() as u64) {
             Verdict::Admitted => {}
-            Verdict::Never => return Err(account.refuse(PushError::over_burst(tenant, request.len(), config), &request)),
+            Verdict::Never => return Err(account.refuse(PushError::over_burst(tenant, request.len(), limit.rate), &request)),
             Verdict::After(wait) => {
-                return Err(account.refuse(PushError::over_rate(tenant, request.len(), config, wait), &request));
+                let wait = wait.max(config.retry_after);
+                return Err(account.refuse(PushError::over_rate(tenant, request.len(), limit.rate, wait), &request));
             }
         }
+        let request = match redactor {
+            Some(redactor) => redacted(redactor, request).await,
+            None => request,
+        };
         match ingester.push(tenant, request.clone()).await {
             Ok(pushed) => {
                 let outcome = PushOutcome::of(pushed);
@@ -91,6 +133,21 @@ impl Distributor {
     /// What was counted so far, per tenant.
     pub fn counts(&self) -> Vec<TenantCounts> {
         self.inner.tenants.counts()
+    }
+}
+
+/// Requests up to this size are looked through at once; more goes to a thread that may block.
+const INLINE_BYTES_MAX: usize = 64 << 10;
+
+async fn redacted(redactor: &Arc<Redactor>, request: Bytes) -> Bytes {
+    if request.len() <= INLINE_BYTES_MAX {
+        return redactor.redact(request);
+    }
+    let redactor = Arc::clone(redactor);
+    match tokio::task::spawn_blocking(move || redactor.redact(request)).await {
+        Ok(request) => request,
+        // Never store what was not looked through: the panic is ours, and the receiver tells the client to come again.
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }
 

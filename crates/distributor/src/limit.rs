@@ -9,7 +9,7 @@ use governor::{
     state::{InMemoryState, NotKeyed},
 };
 
-use crate::Config;
+use crate::Rate;
 
 /// The limiter counts in units: it divides a second into whole nanoseconds per unit, so that single bytes would
 /// make 30 MB/s imprecise and 1 GB/s the end.
@@ -20,7 +20,7 @@ const RATE_UNITS_MAX: u64 = 1_000_000_000;
 pub(crate) struct ByteRateLimit<C: Clock + Clone> {
     limiter: RateLimiter<NotKeyed, InMemoryState, C, NoOpMiddleware<C::Instant>>,
     clock: C,
-    burst_size_bytes: u64,
+    pub(crate) rate: Rate,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,17 +33,16 @@ pub(crate) enum Verdict {
 }
 
 impl<C: Clock + Clone> ByteRateLimit<C> {
-    pub(crate) fn new(config: &Config, clock: C) -> Self {
-        let rate = units(config.rate_limit_bytes.get().min(RATE_UNITS_MAX * UNIT_BYTES));
-        let burst = units(config.burst_size_bytes.get());
-        let quota = Quota::per_second(rate).allow_burst(burst);
+    pub(crate) fn new(rate: Rate, clock: C) -> Self {
+        let per_second = units(rate.limit_bytes.get().min(RATE_UNITS_MAX * UNIT_BYTES));
+        let quota = Quota::per_second(per_second).allow_burst(units(rate.burst_bytes.get()));
         let limiter = RateLimiter::direct_with_clock(quota, clock.clone());
-        Self { limiter, clock, burst_size_bytes: config.burst_size_bytes.get() }
+        Self { limiter, clock, rate }
     }
 
     /// Takes so many bytes off the allowance, or none.
     pub(crate) fn check(&self, bytes: u64) -> Verdict {
-        if bytes > self.burst_size_bytes {
+        if bytes > self.rate.burst_bytes.get() {
             return Verdict::Never;
         }
         match self.limiter.check_n(units(bytes)) {
@@ -61,8 +60,8 @@ fn units(bytes: u64) -> NonZeroU32 {
 }
 
 /// How long an unused limit takes to be as good as new.
-pub(crate) fn refill_time(config: &Config) -> Duration {
-    Duration::from_secs(config.burst_size_bytes.get() / config.rate_limit_bytes.get() + 1)
+pub(crate) fn refill_time(rate: Rate) -> Duration {
+    Duration::from_secs(rate.burst_bytes.get() / rate.limit_bytes.get() + 1)
 }
 
 /// A duration between two readings of a clock.
@@ -80,7 +79,7 @@ mod tests {
     #[test]
     fn a_tenant_has_its_burst_and_then_its_rate() {
         let clock = FakeRelativeClock::default();
-        let limit = ByteRateLimit::new(&config(1_000_000, 5_000_000), clock.clone());
+        let limit = ByteRateLimit::new(config(1_000_000, 5_000_000).rates.default, clock.clone());
         assert_eq!(limit.check(5_000_001), Verdict::Never);
         assert_eq!(limit.check(5_000_000), Verdict::Admitted);
         let Verdict::After(wait) = limit.check(2_000_000) else { panic!("the burst is used up") };
@@ -96,7 +95,7 @@ mod tests {
     fn the_largest_and_smallest_limits_work() {
         for bytes in [1, 63, 65, 4_000_000_000, 64_000_000_000, u64::MAX] {
             let clock = FakeRelativeClock::default();
-            let limit = ByteRateLimit::new(&config(bytes, bytes), clock.clone());
+            let limit = ByteRateLimit::new(config(bytes, bytes).rates.default, clock.clone());
             assert_eq!(limit.check(bytes.min(1 << 30)), Verdict::Admitted, "{bytes}");
             clock.advance(Duration::from_secs(2));
             assert_eq!(limit.check(bytes.min(1 << 30)), Verdict::Admitted, "{bytes}");

@@ -14,20 +14,21 @@ use model::TenantId;
 use parking_lot::RwLock;
 
 use crate::{
-    Config,
+    Config, Rate, Rates,
     counters::{Counters, OTHER_TENANTS, TenantCounts},
     limit::{ByteRateLimit, between, refill_time},
 };
 
 pub(crate) struct Account<C: Clock + Clone> {
-    pub(crate) limit: ByteRateLimit<C>,
+    limit: RwLock<Arc<ByteRateLimit<C>>>,
     pub(crate) counters: Counters,
     /// Milliseconds after the start.
     used: AtomicU64,
 }
 
 pub(crate) struct Tenants<C: Clock + Clone> {
-    config: Config,
+    tenants_max: usize,
+    rates: RwLock<Rates>,
     clock: C,
     started: C::Instant,
     accounts: RwLock<HashMap<TenantId, Arc<Account<C>>>>,
@@ -46,9 +47,10 @@ impl<C: Clock + Clone> Tenants<C> {
         Self {
             started: clock.now(),
             accounts: RwLock::default(),
-            others: Arc::new(Account::new(config, &clock)),
+            others: Arc::new(Account::new(config.rates.default, &clock)),
             swept: AtomicU64::new(0),
-            config: config.clone(),
+            tenants_max: config.tenants_max,
+            rates: RwLock::new(config.rates.clone()),
             clock,
         }
     }
@@ -63,24 +65,38 @@ impl<C: Clock + Clone> Tenants<C> {
 
     fn open(&self, tenant: &TenantId, now: u64) -> Arc<Account<C>> {
         let mut accounts = self.accounts.write();
-        if accounts.len() >= self.config.tenants_max && !accounts.contains_key(tenant) {
+        if accounts.len() >= self.tenants_max && !accounts.contains_key(tenant) {
             self.sweep(&mut accounts, now);
-            if accounts.len() >= self.config.tenants_max {
+            if accounts.len() >= self.tenants_max {
                 return self.others.clone();
             }
         }
-        accounts.entry(tenant.clone()).or_insert_with(|| Arc::new(Account::new(&self.config, &self.clock))).clone()
+        let rate = self.rates.read().of(tenant);
+        accounts.entry(tenant.clone()).or_insert_with(|| Arc::new(Account::new(rate, &self.clock))).clone()
+    }
+
+    /// From now on. A tenant whose rate changes begins with a full burst.
+    pub(crate) fn set_rates(&self, rates: Rates) {
+        *self.rates.write() = rates.clone();
+        // An account that is opened meanwhile with the old rate is in the list by now: opening holds its lock throughout.
+        for (tenant, account) in &*self.accounts.read() {
+            account.set_rate(rates.of(tenant), &self.clock);
+        }
+        self.others.set_rate(rates.default, &self.clock);
     }
 
     /// Gives up the accounts that were idle long enough for their rate limit to be as good as new. At most once per
     /// idle time: a flood of names must not make each request look at every account.
     fn sweep(&self, accounts: &mut HashMap<TenantId, Arc<Account<C>>>, now: u64) {
-        let idle = IDLE_MIN.max(refill_time(&self.config)).as_millis() as u64;
+        let idle = IDLE_MIN.as_millis() as u64;
         if now.saturating_sub(self.swept.load(Ordering::Relaxed)) < idle {
             return;
         }
         self.swept.store(now, Ordering::Relaxed);
-        accounts.retain(|_, account| now.saturating_sub(account.used.load(Ordering::Relaxed)) < idle);
+        accounts.retain(|_, account| {
+            let idle = IDLE_MIN.max(refill_time(account.limit().rate)).as_millis() as u64;
+            now.saturating_sub(account.used.load(Ordering::Relaxed)) < idle
+        });
     }
 
     pub(crate) fn counts(&self) -> Vec<TenantCounts> {
@@ -96,11 +112,22 @@ impl<C: Clock + Clone> Tenants<C> {
 }
 
 impl<C: Clock + Clone> Account<C> {
-    fn new(config: &Config, clock: &C) -> Self {
+    fn new(rate: Rate, clock: &C) -> Self {
         Self {
-            limit: ByteRateLimit::new(config, clock.clone()),
+            limit: RwLock::new(Arc::new(ByteRateLimit::new(rate, clock.clone()))),
             counters: Counters::default(),
             used: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn limit(&self) -> Arc<ByteRateLimit<C>> {
+        self.limit.read().clone()
+    }
+
+    fn set_rate(&self, rate: Rate, clock: &C) {
+        let mut limit = self.limit.write();
+        if limit.rate != rate {
+            *limit = Arc::new(ByteRateLimit::new(rate, clock.clone()));
         }
     }
 }
@@ -127,11 +154,26 @@ mod tests {
         let one = |name: &str, requests| (name.to_owned(), requests);
         assert_eq!(names, [one(OTHER_TENANTS, 2), one("tenant-0", 1), one("tenant-1", 1)]);
 
-        assert_eq!(tenants.account(&tenant(0)).limit.check(1_000), Verdict::Admitted);
-        assert!(matches!(tenants.account(&tenant(0)).limit.check(1_000), Verdict::After(_)));
-        assert_eq!(tenants.account(&tenant(1)).limit.check(1_000), Verdict::Admitted);
-        assert_eq!(tenants.account(&tenant(2)).limit.check(1_000), Verdict::Admitted);
-        assert!(matches!(tenants.account(&tenant(3)).limit.check(1_000), Verdict::After(_)), "shares with tenant 2");
+        assert_eq!(tenants.account(&tenant(0)).limit().check(1_000), Verdict::Admitted);
+        assert!(matches!(tenants.account(&tenant(0)).limit().check(1_000), Verdict::After(_)));
+        assert_eq!(tenants.account(&tenant(1)).limit().check(1_000), Verdict::Admitted);
+        assert_eq!(tenants.account(&tenant(2)).limit().check(1_000), Verdict::Admitted);
+        assert!(matches!(tenants.account(&tenant(3)).limit().check(1_000), Verdict::After(_)), "shares with tenant 2");
+    }
+
+    #[test]
+    fn a_new_rate_holds_at_once_and_only_where_it_differs() {
+        let clock = FakeRelativeClock::default();
+        let tenants = Tenants::new(&config(1_000, 1_000), clock.clone());
+        let check = |number, bytes| tenants.account(&tenant(number)).limit().check(bytes);
+        assert_eq!((check(0, 1_000), check(1, 1_000)), (Verdict::Admitted, Verdict::Admitted));
+        let more = config(1_000, 5_000).rates.default;
+        tenants.set_rates(Rates { tenants: [(tenant(0), more), (tenant(2), more)].into(), ..config(1_000, 1_000).rates });
+        assert_eq!(check(0, 5_000), Verdict::Admitted, "a tenant that was there");
+        assert!(matches!(check(1, 1_000), Verdict::After(_)), "its burst is still used up");
+        assert_eq!(check(2, 5_000), Verdict::Admitted, "a tenant that comes later");
+        tenants.set_rates(config(1_000, 1_000).rates);
+        assert_eq!(check(0, 5_000), Verdict::Never);
     }
 
     #[test]

@@ -49,6 +49,9 @@ const PREFIX_BYTES: usize = 5;
 
 impl Receiver {
     pub(crate) async fn answer_grpc(&self, request: Request<Incoming>, method: &TakesSpans) -> Response<ResponseBody> {
+        if request.uri().path() != method.path && self.elsewhere.is_some() {
+            return self.answer_elsewhere(request).await;
+        }
         match is_grpc(request.headers()) {
             true => match self.take_grpc(request, method).await {
                 Ok(outcome) => accepted(&(method.answer)(&outcome)),

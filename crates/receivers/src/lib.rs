@@ -127,14 +127,16 @@ pub fn serve_zipkin(
     serve::serve(port.into(), receiver, Protocol::Zipkin, shutdown)
 }
 
-/// Serves Jaeger's collector over gRPC, otherwise as [`serve_grpc`].
+/// Serves Jaeger's collector over gRPC, otherwise as [`serve_grpc`]. Other methods than its own go to `elsewhere`.
 pub fn serve_jaeger_grpc(
     port: impl Into<Port>,
     distributor: Distributor,
     config: Config,
+    elsewhere: Option<Elsewhere>,
     shutdown: CancellationToken,
 ) -> BoxFuture<'static, usize> {
-    serve::serve(port.into(), Receiver::new(config, distributor), Protocol::JaegerGrpc, shutdown)
+    let receiver = Receiver::new(config, distributor).beside(elsewhere);
+    serve::serve(port.into(), receiver, Protocol::JaegerGrpc, shutdown)
 }
 
 /// Serves Jaeger's collector over HTTP, otherwise as [`serve_grpc`]. Other paths than its own go to `elsewhere`.

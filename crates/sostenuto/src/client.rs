@@ -1,9 +1,12 @@
 //! Asks a running server over HTTP, for the commands that show what it knows.
 
-use std::{io::Write, time::Duration};
+use std::{fmt, fs, io::Write, path::PathBuf, time::Duration};
 
 use anyhow::{Context, anyhow, bail};
-use reqwest::{Client, Response, StatusCode, Url, header};
+use reqwest::{
+    Certificate, Client, ClientBuilder, Response, StatusCode, Url,
+    header::{self, HeaderMap, HeaderValue},
+};
 
 /// How long an answer may take.
 const TIMEOUT: Duration = Duration::from_secs(120);
@@ -20,6 +23,58 @@ pub struct ServerArgs {
     /// The tenant to ask as, where multi-tenancy is on
     #[arg(long, value_name = "ID")]
     pub tenant: Option<String>,
+    #[command(flatten)]
+    pub access: AccessArgs,
+}
+
+/// How to get into a server that does not let everybody in.
+#[derive(clap::Args, Clone, Default)]
+pub struct AccessArgs {
+    /// A file with an API key or a token; the environment variable SOSTENUTO_TOKEN may hold one instead
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    // Not for the command line, where everybody on the machine can read it.
+    #[arg(long, hide = true, env = "SOSTENUTO_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+    /// Authorities to trust beside the system's, PEM
+    #[arg(long, value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
+}
+
+impl fmt::Debug for AccessArgs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AccessArgs").field("token_file", &self.token_file).field("ca_file", &self.ca_file).finish_non_exhaustive()
+    }
+}
+
+impl AccessArgs {
+    /// The value of `Authorization`, if there is something to show.
+    pub fn authorization(&self) -> anyhow::Result<Option<HeaderValue>> {
+        let token = match &self.token_file {
+            Some(path) => Some(fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?),
+            None => self.token.clone(),
+        };
+        let Some(token) = token.filter(|token| !token.trim().is_empty()) else { return Ok(None) };
+        let mut value = HeaderValue::try_from(format!("Bearer {}", token.trim()))
+            .map_err(|_| anyhow!("the token has characters that no token has"))?;
+        value.set_sensitive(true);
+        Ok(Some(value))
+    }
+
+    /// A client that shows it and trusts them.
+    pub fn client(&self) -> anyhow::Result<ClientBuilder> {
+        let mut client = Client::builder();
+        if let Some(value) = self.authorization()? {
+            client = client.default_headers(HeaderMap::from_iter([(header::AUTHORIZATION, value)]));
+        }
+        if let Some(path) = &self.ca_file {
+            let pem = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+            for authority in Certificate::from_pem_bundle(&pem).with_context(|| format!("{} has no certificates", path.display()))? {
+                client = client.add_root_certificate(authority);
+            }
+        }
+        Ok(client)
+    }
 }
 
 /// What a server answered.
@@ -45,7 +100,7 @@ impl Server {
             .ok()
             .filter(|url| !url.cannot_be_a_base() && url.has_host())
             .with_context(|| format!("{:?} is not a URL; write for example http://127.0.0.1:3200", args.server))?;
-        let client = Client::builder().timeout(TIMEOUT).connect_timeout(Duration::from_secs(5)).build()?;
+        let client = args.access.client()?.timeout(TIMEOUT).connect_timeout(Duration::from_secs(5)).build()?;
         Ok(Self { client, base, tenant: args.tenant.clone() })
     }
 

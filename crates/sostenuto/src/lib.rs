@@ -11,6 +11,7 @@ pub mod demo;
 mod gates;
 pub mod inspect;
 mod keys;
+mod limits;
 mod logging;
 mod observe;
 mod receive;

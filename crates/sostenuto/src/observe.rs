@@ -8,9 +8,10 @@ use distributor::{Distributor, TenantCounts};
 use listen::Tls;
 use ingester::{Ingester, IngesterStats};
 use query::Engine;
+use redact::Redactor;
 use storage::{Counter, Storage, StorageMetrics};
 
-use crate::{gates::Gates, receive::Datagrams};
+use crate::{gates::Gates, limits::Limits, receive::Datagrams};
 
 pub fn distributor(metrics: &Metrics, distributor: &Distributor) {
     let by_tenant = |read: fn(&TenantCounts) -> u64| {
@@ -140,6 +141,32 @@ pub fn datagrams(metrics: &Metrics, datagrams: &Datagrams) {
             let dropped = compact.dropped().into_iter().zip(binary.dropped());
             dropped.map(|((reason, compact), (_, binary))| (reason.to_owned(), (compact + binary) as f64)).collect()
         },
+    );
+}
+
+/// The file of overrides.
+pub fn limits(metrics: &Metrics, limits: &Limits) {
+    if limits.counts().is_none() {
+        return;
+    }
+    let read = |read: fn((u64, u64)) -> u64| {
+        let limits = limits.clone();
+        move || limits.counts().map_or(0.0, |counts| read(counts) as f64)
+    };
+    metrics.counter("sostenuto_overrides_reloads", "How often changed overrides came in force", read(|counts| counts.0));
+    metrics.counter(
+        "sostenuto_overrides_reload_failures",
+        "How often changed overrides could not be used",
+        read(|counts| counts.1),
+    );
+}
+
+pub fn redaction(metrics: &Metrics, redactor: Arc<Redactor>) {
+    metrics.counters(
+        "sostenuto_redacted_values",
+        "Values that were taken out of spans or changed before they were stored, by rule",
+        "rule",
+        move || redactor.counts().into_iter().map(|(rule, count)| (rule, count as f64)).collect(),
     );
 }
 

@@ -55,13 +55,13 @@ pub fn start(
     }
     if let Some((socket, grpc)) = sockets.jaeger_grpc.zip(jaeger.grpc.as_ref()) {
         let settings = config.receiver_config(mebibytes(grpc.max_recv_msg_size_mib));
-        let port = gates.port(config, keys::JAEGER_GRPC, socket, delivers())?;
-        receiving.spawn(receivers::serve_jaeger_grpc(port, spans(), settings, stop()).map(drop));
+        let port = gates.port(config, keys::JAEGER_GRPC, socket, api::delivery_needs())?;
+        receiving.spawn(receivers::serve_jaeger_grpc(port, spans(), settings, Some(api.sampling()), stop()).map(drop));
     }
     if let Some((socket, http)) = sockets.jaeger_thrift_http.zip(jaeger.thrift_http.as_ref()) {
         let settings = config.receiver_config(http.max_request_body_size.as_usize());
-        let port = gates.port(config, keys::JAEGER_THRIFT_HTTP, socket, delivers())?;
-        receiving.spawn(receivers::serve_jaeger_thrift(port, spans(), settings, None, stop()).map(drop));
+        let port = gates.port(config, keys::JAEGER_THRIFT_HTTP, socket, api::delivery_needs())?;
+        receiving.spawn(receivers::serve_jaeger_thrift(port, spans(), settings, Some(api.sampling()), stop()).map(drop));
     }
     for (socket, protocol, counts) in [
         (sockets.jaeger_thrift_compact, AgentProtocol::Compact, &datagrams.compact),

@@ -17,6 +17,7 @@ use crate::{
     ask::Mistake,
     cli::ConfigArgs,
     config::GoDuration,
+    limits::Limits,
     show::{Style, retention::render},
 };
 
@@ -56,7 +57,8 @@ pub struct RuleReport {
 pub async fn plan(args: &PlanArgs, style: Style, out: &mut impl Write) -> anyhow::Result<bool> {
     let config = args.config.load()?;
     config.validate()?;
-    let retentions = config.retentions()?;
+    let limits = Limits::open(&config)?.current();
+    let retentions = &limits.retentions;
     let place = config.storage.describe();
     if config.storage.backend == Backend::Local && !config.storage.local_path().is_dir() {
         anyhow::bail!("there is no store at {place}; name another with --storage.path or --config.file");

@@ -4,14 +4,18 @@
 //! before the log is replayed wait in the sockets. On a signal the receivers stop first, then live spans become
 //! blocks, then the API stops: what was acknowledged is in the table or in the log at every moment.
 
-use std::{sync::Arc, time::Instant};
+use std::{path::PathBuf, sync::Arc, time::Instant};
 
 use anyhow::Context;
-use api::{Api, ApiState, Failure, Flush, Flushed, Readiness, ReadyState, StatusPages};
+use api::{
+    Api, ApiState, CurrentReadLimits, Failure, Flush, Flushed, Readiness, ReadyState, STRATEGIES_BYTES_MAX, StatusPages, Strategies,
+};
 use compactor::Compactor;
 use distributor::Distributor;
+use follow::{FollowError, Followed, Source};
 use ingester::{FlushReport, Ingester};
 use query::Engine;
+use redact::Redactor;
 use storage::Storage;
 use tokio::{signal::unix, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -20,10 +24,11 @@ use crate::{
     build,
     config::{Config, LogFormat, directory, reachable},
     gates::Gates,
+    limits::{Limited, Limits},
     logging, observe,
     receive::{self, Datagrams},
     show::{bytes, duration, plural},
-    sockets::{API_KEY, Addresses, JAEGER_QUERY_KEY, Sockets},
+    sockets::{API_KEY, Addresses, JAEGER_QUERY_KEY, SAMPLING_KEY, Sockets},
 };
 
 /// Serves until a signal. True if everything that was taken in reached the table.
@@ -40,12 +45,27 @@ pub async fn run(config: Config) -> anyhow::Result<bool> {
     let ingester = Ingester::open(config.ingester_config(), storage.clone())
         .await
         .with_context(|| format!("cannot open the write-ahead log in {}", directory(&config.storage.wal_path())))?;
-    let distributor = Distributor::new(config.distributor_config(), ingester.clone());
+    let limits = Limits::open(&config)?;
+    let sampling = config.distributor.sampling.strategies_file.clone().map(strategies).transpose()?;
+    let redactor = redactor(&config)?;
+    let effective = limits.current();
+    let rates = effective.rates.clone();
+    let distributor = Distributor::redacting(config.distributor_config(rates), ingester.clone(), redactor.clone());
     let engine = Engine::new(storage.clone(), Arc::new(ingester.clone()), config.engine_config());
     let compactor =
-        Compactor::with_retention(config.compactor.config(), storage.clone(), engine.clone(), config.retentions()?);
+        Compactor::with_retention(config.compactor.config(), storage.clone(), engine.clone(), effective.retentions.clone());
     let datagrams = Datagrams::default();
-    let state = state(&config, engine, &storage, &distributor, &ingester, &compactor, &datagrams);
+    let mut state = state(&config, engine, &storage, &distributor, &ingester, &compactor, &datagrams);
+    let shown = limits.clone();
+    state.status.overrides = Arc::new(move |tenant| match tenant {
+        Some(tenant) => shown.current().page_of(tenant),
+        None => shown.current().page(),
+    });
+    let limited = Limited { distributor: distributor.clone(), compactor: compactor.clone(), reads: state.read_limits.clone() };
+    limited.take(&effective);
+    if let Some(strategies) = sampling.clone() {
+        state.sampling = Some(Arc::new(move || strategies.current()));
+    }
     let readiness = state.readiness.clone();
     let metrics = state.metrics.clone();
 
@@ -61,10 +81,26 @@ pub async fn run(config: Config) -> anyhow::Result<bool> {
         let port = gates.port(&config, JAEGER_QUERY_KEY, socket, api::foreign_needs())?;
         answering.spawn(api.serve_jaeger(port, queries.clone()));
     }
+    if let Some(socket) = sockets.sampling {
+        let port = gates.port(&config, SAMPLING_KEY, socket, api::sampling_needs())?;
+        answering.spawn(api.serve_sampling(port, queries.clone()));
+    }
     receive::start(&config, &mut gates, sockets.receivers, &api, &distributor, &datagrams, &receivers, &mut receiving)?;
     let (mut following, files) = (JoinSet::new(), CancellationToken::new());
     gates.follow(&files, &mut following);
     observe::gates(&metrics, &gates);
+    observe::limits(&metrics, &limits);
+    following.spawn(limits.follow(limited, files.clone()));
+    if let Some(strategies) = sampling {
+        let interval = config.distributor.sampling.reload_interval.0;
+        following.spawn(strategies.follow(interval, files.clone(), |_| {}));
+    }
+    if let Some(redactor) = redactor {
+        observe::redaction(&metrics, redactor);
+    }
+    if config.query_frontend.mcp_server.enabled {
+        tracing::warn!("the MCP server is on: what agents read at /api/mcp may reach whoever runs their model");
+    }
     readiness.set(ReadyState::Ready);
     announce(&config, &addresses, ingester.replayed().spans);
 
@@ -181,7 +217,24 @@ fn state(
         metrics,
         status,
         flush: Some(flush(ingester)),
+        read_limits: CurrentReadLimits::default(),
+        sampling: None,
     }
+}
+
+/// Jaeger's strategies, from their file.
+fn strategies(path: PathBuf) -> Result<Followed<Strategies>, FollowError> {
+    let source = Source { name: "the sampling strategies", files: vec![path], bytes_max: STRATEGIES_BYTES_MAX };
+    Followed::open(source, |files| Strategies::parse(&files[0]))
+}
+
+/// What is taken out of spans, with its salt.
+fn redactor(config: &Config) -> anyhow::Result<Option<Arc<Redactor>>> {
+    let salt = match &config.distributor.redaction.salt_file {
+        Some(path) => Some(std::fs::read(path).with_context(|| format!("cannot read the salt {}", path.display()))?),
+        None => None,
+    };
+    Ok(config.redactor(salt.as_deref())?.map(Arc::new))
 }
 
 fn flush(ingester: &Ingester) -> Flush {
@@ -228,11 +281,12 @@ fn announce(config: &Config, addresses: &Addresses, replayed: u64) {
     let blocks = config.storage.describe();
     let log = directory(&config.storage.wal_path());
     if config.log.format == LogFormat::Json {
-        let Addresses { api, jaeger_query, receivers } = addresses;
+        let Addresses { api, jaeger_query, sampling, receivers } = addresses;
         let text = |address: Option<std::net::SocketAddr>| address.map(|address| address.to_string());
         tracing::info!(
             %api,
             jaeger_query = text(*jaeger_query),
+            sampling = text(*sampling),
             otlp_grpc = text(receivers.otlp_grpc),
             otlp_http = text(receivers.otlp_http),
             zipkin = text(receivers.zipkin),
@@ -256,6 +310,9 @@ fn announce(config: &Config, addresses: &Addresses, replayed: u64) {
     println!("  API        {}://{}  (HTTP and gRPC)", scheme(API_KEY), reachable(addresses.api));
     if let Some(address) = addresses.jaeger_query {
         println!("  Jaeger API {}://{}", scheme(JAEGER_QUERY_KEY), reachable(address));
+    }
+    if let Some(address) = addresses.sampling {
+        println!("  Sampling   {}://{}/sampling", scheme(SAMPLING_KEY), reachable(address));
     }
     println!("  Blocks     {blocks}");
     match replayed {

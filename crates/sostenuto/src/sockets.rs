@@ -7,11 +7,14 @@ use tokio::net::{TcpListener, UdpSocket};
 use crate::config::{Config, keys};
 
 pub const JAEGER_QUERY_KEY: &str = "server.jaeger_query_endpoint";
+pub const SAMPLING_KEY: &str = "distributor.sampling.endpoint";
 pub const API_KEY: &str = "server.http_listen_port";
 
 pub struct Sockets {
     pub api: TcpListener,
     pub jaeger_query: Option<TcpListener>,
+    /// Jaeger's remote sampling.
+    pub sampling: Option<TcpListener>,
     pub receivers: ReceiverSockets,
 }
 
@@ -30,6 +33,7 @@ pub struct ReceiverSockets {
 pub struct Addresses {
     pub api: SocketAddr,
     pub jaeger_query: Option<SocketAddr>,
+    pub sampling: Option<SocketAddr>,
     pub receivers: ReceiverAddresses,
 }
 
@@ -70,7 +74,12 @@ impl Sockets {
             Some(endpoint) => Some(bind(&endpoint, JAEGER_QUERY_KEY).await?),
             None => None,
         };
-        Ok(Self { api: bind(&config.api_endpoint(), API_KEY).await?, jaeger_query, receivers })
+        let sampling = match config.sampling_endpoint() {
+            Some(endpoint) => Some(bind(endpoint, SAMPLING_KEY).await?),
+            None => None,
+        };
+        let api = bind(&config.api_endpoint(), API_KEY).await?;
+        Ok(Self { api, jaeger_query, sampling, receivers })
     }
 
     pub fn addresses(&self) -> io::Result<Addresses> {
@@ -86,7 +95,8 @@ impl Sockets {
             jaeger_thrift_compact: udp(&sockets.jaeger_thrift_compact)?,
             jaeger_thrift_binary: udp(&sockets.jaeger_thrift_binary)?,
         };
-        Ok(Addresses { api: self.api.local_addr()?, jaeger_query: tcp(&self.jaeger_query)?, receivers })
+        let (jaeger_query, sampling) = (tcp(&self.jaeger_query)?, tcp(&self.sampling)?);
+        Ok(Addresses { api: self.api.local_addr()?, jaeger_query, sampling, receivers })
     }
 }
 

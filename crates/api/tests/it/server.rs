@@ -1,7 +1,7 @@
 //! A server of the API on a port of its own.
 
 use crate::data::Data;
-use api::{ApiConfig, ApiState, BuildInfo, Metrics, Readiness, ReadyState, StatusPages};
+use api::{ApiConfig, ApiState, BuildInfo, CurrentReadLimits, Metrics, Readiness, ReadyState, StatusPages};
 use std::{net::SocketAddr, sync::Arc};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -50,6 +50,8 @@ impl Server {
             metrics: metrics.clone(),
             status,
             flush: None,
+            read_limits: CurrentReadLimits::default(),
+            sampling: None,
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

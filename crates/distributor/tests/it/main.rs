@@ -3,7 +3,7 @@
 use std::{num::NonZeroU64, time::Duration};
 
 use bytes::Bytes;
-use distributor::{Config, Distributor, PushError, TenantCounts, Warning};
+use distributor::{Config, Distributor, PushError, Rate, Rates, TenantCounts, Warning};
 use ingester::{Ingester, IngesterConfig};
 use model::{ErrorKind, TenantId};
 use prost::Message;
@@ -28,8 +28,10 @@ async fn setup(rate: u64, burst: u64) -> Setup {
     let config = IngesterConfig { wal_dir: dir.path().join("wal"), ..IngesterConfig::default() };
     let ingester = Ingester::open(config, Storage::open(&storage).await.unwrap()).await.unwrap();
     let config = Config {
-        rate_limit_bytes: NonZeroU64::new(rate).unwrap(),
-        burst_size_bytes: NonZeroU64::new(burst).unwrap(),
+        rates: Rates::all(Rate {
+            limit_bytes: NonZeroU64::new(rate).unwrap(),
+            burst_bytes: NonZeroU64::new(burst).unwrap(),
+        }),
         retry_after: Duration::from_secs(5),
         tenants_max: 10,
     };

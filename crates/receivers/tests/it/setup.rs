@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, num::NonZeroU64, sync::Arc, time::Duration};
 
-use distributor::Distributor;
+use distributor::{Distributor, Rate, Rates};
 use ingester::{Ingester, IngesterConfig};
 use proto::otlp::{
     collector::trace::v1::ExportTraceServiceRequest,
@@ -58,8 +58,10 @@ impl Server {
         let storage = Storage::open(&storage).await.unwrap();
         let ingester = Ingester::open(ingester, storage.clone()).await.unwrap();
         let limits = distributor::Config {
-            rate_limit_bytes: NonZeroU64::new(rate).unwrap(),
-            burst_size_bytes: NonZeroU64::new(burst).unwrap(),
+            rates: Rates::all(Rate {
+                limit_bytes: NonZeroU64::new(rate).unwrap(),
+                burst_bytes: NonZeroU64::new(burst).unwrap(),
+            }),
             retry_after: RETRY_AFTER,
             tenants_max: 10,
         };
@@ -80,7 +82,7 @@ impl Server {
         let (spans, settings) = parts();
         tokio::spawn(receivers::serve_zipkin(zipkin, spans, settings, Some(elsewhere), stop()));
         let (spans, settings) = parts();
-        tokio::spawn(receivers::serve_jaeger_grpc(jaeger_grpc, spans, settings, stop()));
+        tokio::spawn(receivers::serve_jaeger_grpc(jaeger_grpc, spans, settings, None, stop()));
         let (spans, settings) = parts();
         tokio::spawn(receivers::serve_jaeger_thrift(jaeger_thrift, spans, settings, None, stop()));
         let agent = UdpSocket::bind("127.0.0.1:0").await.unwrap();

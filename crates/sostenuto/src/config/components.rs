@@ -1,13 +1,13 @@
 //! From settings to what each component is built with.
 
-use std::num::NonZeroU64;
-
 use api::{ApiConfig, QueryLimits};
 use bytesize::ByteSize;
+use distributor::Rates;
 use ingester::IngesterConfig;
 use query::{Budget, EngineConfig};
+use redact::Redactor;
 
-use super::{Config, GoDuration, Size};
+use super::{Config, GoDuration, Redaction, Size, invalid::Invalid};
 
 impl Config {
     pub fn ingester_config(&self) -> IngesterConfig {
@@ -35,14 +35,28 @@ impl Config {
         }
     }
 
-    pub fn distributor_config(&self) -> distributor::Config {
-        let limits = &self.overrides.defaults.ingestion;
+    pub fn distributor_config(&self, rates: Rates) -> distributor::Config {
         distributor::Config {
-            rate_limit_bytes: NonZeroU64::new(limits.rate_limit_bytes.0).unwrap_or(NonZeroU64::MIN),
-            burst_size_bytes: NonZeroU64::new(limits.burst_size_bytes.0).unwrap_or(NonZeroU64::MIN),
+            rates,
             retry_after: self.distributor.retry_after_on_resource_exhausted.0,
             tenants_max: TENANTS_MAX,
         }
+    }
+
+    /// `None` where nothing is taken out. `salt` is what the salt file holds; without, a rule that hashes only has to name
+    /// the file.
+    ///
+    /// # Errors
+    /// Says which rule cannot be meant, and why.
+    pub fn redactor(&self, salt: Option<&[u8]>) -> Result<Option<Redactor>, Invalid> {
+        let Redaction { salt_file, rules } = &self.distributor.redaction;
+        if rules.is_empty() {
+            return Ok(None);
+        }
+        let salt = salt.or(salt_file.as_ref().map(|_| &PLACEHOLDER_SALT[..]));
+        let redactor = Redactor::new(rules, salt)
+            .map_err(|error| Invalid { key: "distributor.redaction", message: error.to_string() })?;
+        Ok(Some(redactor))
     }
 
     /// Of a receiver whose requests may have `request_bytes_max`.
@@ -76,6 +90,7 @@ impl Config {
                 read_bytes_max: no_limit_if_zero(front.max_bytes_per_query),
                 memory_bytes_max: no_limit_if_zero(front.max_memory_per_query),
             },
+            mcp: front.mcp_server.enabled,
             connections_max: self.server.http_server_conn_limit,
             drain_timeout: self.server.graceful_shutdown_timeout.0,
             query: QueryLimits {
@@ -93,6 +108,9 @@ impl Config {
         }
     }
 }
+
+/// Stands for a salt while a configuration is only looked through.
+const PLACEHOLDER_SALT: [u8; 32] = [0; 32];
 
 /// Tenants with a rate and metric lines of their own: about 3 MB for all of them.
 const TENANTS_MAX: usize = 10_000;

@@ -46,8 +46,9 @@ impl Config {
             _ => {}
         }
         let endpoints = self.distributor.receivers.endpoints();
+        let sampling = Some(&self.distributor.sampling.endpoint).filter(|endpoint| !endpoint.is_empty());
         let queries = self.server.jaeger_query_endpoint.as_ref().filter(|endpoint| !endpoint.is_empty());
-        for (key, endpoint) in endpoints.into_iter().chain([("server.jaeger_query_endpoint", queries)]) {
+        for (key, endpoint) in endpoints.into_iter().chain([("server.jaeger_query_endpoint", queries), ("distributor.sampling.endpoint", sampling)]) {
             let Some(endpoint) = endpoint else { continue };
             if endpoint
                 .rsplit_once(':')
@@ -78,6 +79,8 @@ impl Config {
             ("compactor.interval", self.compactor.interval),
             ("compactor.claim_duration", self.compactor.claim_duration),
             ("query_frontend.default_range", self.query_frontend.default_range),
+            ("overrides.per_tenant_override_period", self.overrides.per_tenant_override_period),
+            ("distributor.sampling.reload_interval", self.distributor.sampling.reload_interval),
         ] {
             if duration.0.as_millis() == 0 {
                 return fail(key, "must be at least 1ms".to_owned());
@@ -114,7 +117,8 @@ impl Config {
                 format!("must be at least {}: a flush may wait as long for its commit", GoDuration(ORPHAN_GRACE_MIN)),
             );
         }
-        self.retentions()?;
+        self.limits()?;
+        self.redactor(None)?;
         self.validate_security()?;
         let search = &self.query_frontend.search;
         if search.default_result_limit == 0 || search.default_result_limit > search.max_result_limit {

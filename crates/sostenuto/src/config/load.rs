@@ -3,8 +3,9 @@
 //! The environment is expanded inside scalars after YAML is parsed, so that a value with quotes, colons or
 //! line breaks stays one value. Messages never repeat the file's values, which may be secrets.
 
-use std::{collections::HashMap, fs, path::Path};
+use std::{collections::HashMap, fmt, fs, path::Path};
 
+use serde::de::DeserializeOwned;
 use serde_saphyr::{Error as YamlError, PropertySyntax};
 
 use super::{
@@ -52,15 +53,39 @@ impl Config {
         }
         let options = serde_saphyr::options! { with_snippet: false, property_syntax: PropertySyntax::DockerCompose }
             .with_properties(environment);
-        // A file of comments only is an empty mapping, not an error.
-        let parsed: Option<Self> = serde_saphyr::from_str_with_options(text, options).map_err(|error| {
-            let (line, column) = error.location().map_or((1, 1), |at| (at.line(), at.column()));
-            LoadError::Syntax { path: name.to_owned(), line, column, message: explain(&error) }
-        })?;
+        let parsed: Option<Self> = read_with(text, options)
+            .map_err(|Wrong { line, column, message }| LoadError::Syntax { path: name.to_owned(), line, column, message })?;
         let config = parsed.unwrap_or_default();
         config.validate().map_err(|invalid| LoadError::Invalid { path: name.to_owned(), invalid })?;
         Ok(config)
     }
+}
+
+/// What is wrong with a text, and where, from 1.
+#[derive(Debug)]
+pub(super) struct Wrong {
+    line: u64,
+    column: u64,
+    message: String,
+}
+
+impl fmt::Display for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}, column {}: {}", self.line, self.column, self.message)
+    }
+}
+
+/// A text of another file, without the environment. `None` if it holds nothing but comments.
+pub(super) fn read<T: DeserializeOwned>(text: &str) -> Result<Option<T>, Wrong> {
+    read_with(text, serde_saphyr::options! { with_snippet: false })
+}
+
+fn read_with<T: DeserializeOwned>(text: &str, options: serde_saphyr::Options) -> Result<Option<T>, Wrong> {
+    // A file of comments only is an empty mapping, not an error.
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+        let (line, column) = error.location().map_or((1, 1), |at| (at.line(), at.column()));
+        Wrong { line, column, message: explain(&error) }
+    })
 }
 
 /// The process environment without what is not UTF-8 (a `${NAME}` cannot name it anyway).

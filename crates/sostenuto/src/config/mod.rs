@@ -9,13 +9,14 @@ mod duration;
 mod expand;
 mod invalid;
 mod load;
+mod overrides;
 mod receivers;
 mod retention;
 mod security;
 mod size;
 mod storage;
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{net::SocketAddr, path::PathBuf};
 
 use api::ApiConfig;
 use ingester::IngesterConfig;
@@ -27,7 +28,10 @@ pub use duration::{DurationError, GoDuration};
 pub use invalid::Invalid;
 pub use load::{LoadError, environment};
 pub use receivers::{Receivers, keys};
-pub use retention::{RetentionRule, RetentionRules, TenantOverrides};
+pub use overrides::{
+    Effective, FILE_BYTES_MAX as OVERRIDES_BYTES_MAX, Limits, Overrides, TenantIngestion, TenantOverrides, TenantRead,
+};
+pub use retention::{RetentionRule, RetentionRules};
 pub use security::{Authentication, AuditLog, AuditTo, Jwt, MinVersion, Shown, TlsFiles};
 pub use size::{Size, SizeError};
 pub use storage::{Local, Storage, Wal, directory};
@@ -98,6 +102,8 @@ impl Default for Server {
 #[serde(deny_unknown_fields, default)]
 pub struct Distributor {
     pub receivers: Receivers,
+    pub sampling: Sampling,
+    pub redaction: Redaction,
     /// How long a client that was refused for its rate is told to wait.
     pub retry_after_on_resource_exhausted: GoDuration,
     /// Longer attribute keys and string values are cut; 0 keeps all.
@@ -113,6 +119,8 @@ impl Default for Distributor {
         let ingester = IngesterConfig::default();
         Self {
             receivers: Receivers::default(),
+            sampling: Sampling::default(),
+            redaction: Redaction::default(),
             retry_after_on_resource_exhausted: GoDuration(::receivers::Config::default().retry_after),
             max_attribute_bytes: Size(ingester.attribute_value_bytes_max as u64),
             max_attributes_per_span: ingester.attributes_per_span_max,
@@ -120,6 +128,35 @@ impl Default for Distributor {
             max_links_per_span: ingester.links_per_span_max,
         }
     }
+}
+
+/// Jaeger's remote sampling.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Sampling {
+    /// Strategies in Jaeger's format, read again when they change. Without, it is off.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub strategies_file: Option<PathBuf>,
+    /// `host:port` as of Jaeger's agent; empty is none.
+    pub endpoint: String,
+    pub reload_interval: GoDuration,
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        let reload_interval = GoDuration::from_millis(10_000);
+        Self { strategies_file: None, endpoint: "127.0.0.1:5778".to_owned(), reload_interval }
+    }
+}
+
+/// What is taken out of spans before they are stored.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Redaction {
+    /// Keys the hashes of rules that hash.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub salt_file: Option<PathBuf>,
+    pub rules: Vec<redact::RuleSettings>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -154,6 +191,7 @@ pub struct QueryFrontend {
     pub search: Search,
     pub metrics: Metrics,
     pub sql: Sql,
+    pub mcp_server: McpServer,
     /// The time range, back from now, of a request that names none.
     pub default_range: GoDuration,
     /// A query that takes longer is stopped.
@@ -181,6 +219,7 @@ impl Default for QueryFrontend {
             search: Search::default(),
             metrics: Metrics::default(),
             sql: Sql::default(),
+            mcp_server: McpServer::default(),
             default_range: GoDuration(api.query.default_range),
             api_timeout: GoDuration(api.query_timeout),
             max_concurrent_queries: api.queries_max,
@@ -237,29 +276,20 @@ pub struct Sql {
     pub max_rows: u64,
 }
 
+/// The Model Context Protocol at `/api/mcp`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct McpServer {
+    pub enabled: bool,
+}
+
 impl Default for Sql {
     fn default() -> Self {
         Self { max_rows: ApiConfig::default().query.sql_rows_max }
     }
 }
 
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Overrides {
-    /// What holds for every tenant.
-    pub defaults: Limits,
-    /// By tenant: what holds for it instead.
-    pub per_tenant: BTreeMap<String, TenantOverrides>,
-}
-
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Limits {
-    pub ingestion: IngestionLimits,
-    pub retention: RetentionRules,
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct IngestionLimits {
     /// Bytes of request a tenant may send each second.
@@ -332,6 +362,9 @@ impl Config {
         {
             *endpoint = with_host(host, endpoint);
         }
+        if !self.distributor.sampling.endpoint.is_empty() {
+            self.distributor.sampling.endpoint = with_host(host, &self.distributor.sampling.endpoint);
+        }
         self.distributor.receivers.listen_on(host);
     }
 
@@ -342,6 +375,12 @@ impl Config {
             None if self.distributor.receivers.jaeger.is_off() => None,
             None => Some(host_and_port(&self.server.http_listen_address, "16686")),
         }
+    }
+
+    /// `host:port` of Jaeger's remote sampling, where it has a port of its own.
+    pub fn sampling_endpoint(&self) -> Option<&str> {
+        let Sampling { strategies_file, endpoint, .. } = &self.distributor.sampling;
+        (strategies_file.is_some() && !endpoint.is_empty()).then_some(endpoint)
     }
 
     /// `host:port` of the API.

@@ -1,13 +1,12 @@
 //! How long traces are kept.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
-use compactor::{Retention, Retentions, Rule};
-use model::TenantId;
+use compactor::{Retention, Rule};
 use serde::{Deserialize, Serialize};
 use traceql::ast::QueryBody;
 
-use super::{Config, GoDuration, invalid::Invalid};
+use super::{GoDuration, invalid::Invalid};
 
 /// What a time to keep must be at least: an hour's traces go together.
 const KEEP_MIN: Duration = Duration::from_secs(3600);
@@ -15,7 +14,7 @@ const KEEP_MIN: Duration = Duration::from_secs(3600);
 const RULES_MAX: usize = 32;
 
 /// The rules of one tenant. Without any `keep`, everything is kept for ever.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RetentionRules {
     /// For traces that no rule matches.
@@ -25,7 +24,7 @@ pub struct RetentionRules {
     pub rules: Vec<RetentionRule>,
 }
 
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RetentionRule {
     /// A TraceQL search; without one the rule matches every trace.
@@ -39,36 +38,8 @@ pub struct RetentionRule {
     pub keep: Option<GoDuration>,
 }
 
-/// What holds for one tenant instead of the defaults.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct TenantOverrides {
-    /// All of it: rules are not mixed with the default ones.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub retention: Option<RetentionRules>,
-}
-
-impl Config {
-    /// The rules of all tenants.
-    ///
-    /// # Errors
-    /// Says which rule cannot be meant, and why.
-    pub fn retentions(&self) -> Result<Retentions, Invalid> {
-        let default = rules("overrides.defaults.retention", None, &self.overrides.defaults.retention)?;
-        let mut tenants = BTreeMap::new();
-        for (name, overrides) in &self.overrides.per_tenant {
-            let key = "overrides.per_tenant";
-            let tenant = TenantId::parse(name)
-                .map_err(|error| Invalid { key, message: format!("{name:?} cannot be a tenant: {error}") })?;
-            if let Some(retention) = &overrides.retention {
-                tenants.insert(tenant, rules(key, Some(name), retention)?);
-            }
-        }
-        Ok(Retentions { default, tenants })
-    }
-}
-
-fn rules(key: &'static str, tenant: Option<&str>, config: &RetentionRules) -> Result<Retention, Invalid> {
+/// `tenant` is whose they are, for messages.
+pub(super) fn rules(key: &'static str, tenant: Option<&str>, config: &RetentionRules) -> Result<Retention, Invalid> {
     let fail = |what: &str, message: &str| {
         let of = tenant.map_or(String::new(), |tenant| format!("{tenant}: "));
         Invalid { key, message: format!("{of}{what}: {message}") }

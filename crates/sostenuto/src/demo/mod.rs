@@ -25,7 +25,10 @@ use proto::otlp::{
 };
 use tokio::task::{JoinError, JoinSet};
 
-use crate::show::{Style, thousands};
+use crate::{
+    client::AccessArgs,
+    show::{Style, thousands},
+};
 use customers::Customers;
 use finds::Finds;
 use send::{Delivery, Sender};
@@ -62,6 +65,8 @@ pub struct DemoArgs {
     /// How many services the shop has
     #[arg(long, default_value_t = SERVICES_MIN, value_parser = services)]
     pub services: usize,
+    #[command(flatten)]
+    pub access: AccessArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -85,8 +90,8 @@ pub async fn run(args: &DemoArgs, mut progress: impl Write, style: Style) -> any
     let default = if args.protocol == Protocol::Grpc { "http://127.0.0.1:4317" } else { "http://127.0.0.1:4318" };
     let endpoint = args.endpoint.as_deref().unwrap_or(default);
     let sender = match args.protocol {
-        Protocol::Grpc => Sender::grpc(endpoint).await?,
-        Protocol::Http => Sender::http(endpoint).await?,
+        Protocol::Grpc => Sender::grpc(endpoint, &args.access).await?,
+        Protocol::Http => Sender::http(endpoint, &args.access).await?,
     };
     let seed = args.seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
     let mut customers = Customers::new(args.services, seed);

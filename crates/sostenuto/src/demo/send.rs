@@ -2,12 +2,19 @@
 
 use std::time::Duration;
 
+use anyhow::Context;
 use prost::Message;
 use proto::otlp::collector::trace::v1::{
     ExportTraceServiceRequest, ExportTraceServiceResponse, trace_service_client::TraceServiceClient,
 };
-use tonic::{Code, transport::Channel};
+use tonic::{
+    Code,
+    metadata::{Ascii, MetadataValue},
+    transport::{Certificate, Channel, ClientTlsConfig},
+};
 use tonic_types::StatusExt;
+
+use crate::client::AccessArgs;
 
 /// The most attempts for one request.
 const ATTEMPTS_MAX: u32 = 6;
@@ -20,7 +27,8 @@ const ANSWER_CHARS_MAX: usize = 300;
 
 #[derive(Clone)]
 pub enum Sender {
-    Grpc(TraceServiceClient<Channel>),
+    /// With what the server is shown, if anything.
+    Grpc(TraceServiceClient<Channel>, Option<MetadataValue<Ascii>>),
     Http { client: reqwest::Client, url: String },
 }
 
@@ -52,25 +60,31 @@ enum Attempt {
 
 impl Sender {
     /// Connects, so that a wrong endpoint is known before anything is made.
-    pub async fn grpc(endpoint: &str) -> anyhow::Result<Self> {
-        let channel = tonic::transport::Endpoint::from_shared(endpoint.to_owned())
+    pub async fn grpc(endpoint: &str, access: &AccessArgs) -> anyhow::Result<Self> {
+        let mut there = tonic::transport::Endpoint::from_shared(endpoint.to_owned())
             .map_err(|_| anyhow::anyhow!("{endpoint:?} is not a URL; write for example http://127.0.0.1:4317"))?
             .timeout(ATTEMPT_TIMEOUT)
-            .connect_timeout(Duration::from_secs(5))
-            .connect()
-            .await
-            .map_err(|_| nothing_listens(endpoint))?;
-        Ok(Self::Grpc(TraceServiceClient::new(channel)))
+            .connect_timeout(Duration::from_secs(5));
+        if endpoint.starts_with("https://") {
+            let Some(path) = &access.ca_file else {
+                anyhow::bail!("over gRPC an encrypted endpoint needs a --ca-file; --protocol http trusts the system's authorities")
+            };
+            let pem = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+            there = there.tls_config(ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)))?;
+        }
+        let channel = there.connect().await.map_err(|_| nothing_listens(endpoint))?;
+        let shown = access.authorization()?.map(|value| MetadataValue::try_from(value.as_bytes())).transpose()?;
+        Ok(Self::Grpc(TraceServiceClient::new(channel), shown))
     }
 
-    pub async fn http(endpoint: &str) -> anyhow::Result<Self> {
+    pub async fn http(endpoint: &str, access: &AccessArgs) -> anyhow::Result<Self> {
         let mut url = reqwest::Url::parse(endpoint)
             .map_err(|_| anyhow::anyhow!("{endpoint:?} is not a URL; write for example http://127.0.0.1:4318"))?;
         if matches!(url.path(), "" | "/") {
             url.set_path("/v1/traces");
         }
         let client =
-            reqwest::Client::builder().timeout(ATTEMPT_TIMEOUT).connect_timeout(Duration::from_secs(5)).build()?;
+            access.client()?.timeout(ATTEMPT_TIMEOUT).connect_timeout(Duration::from_secs(5)).build()?;
         let sender = Self::Http { client, url: url.to_string() };
         // An empty request succeeds and shows that someone is there.
         match sender.attempt(&ExportTraceServiceRequest::default()).await {
@@ -111,10 +125,16 @@ impl Sender {
 
     async fn attempt(&self, request: &ExportTraceServiceRequest) -> Attempt {
         match self {
-            Self::Grpc(client) => match client.clone().export(request.clone()).await {
-                Ok(response) => done(response.into_inner()),
-                Err(status) => judge_grpc(&status),
-            },
+            Self::Grpc(client, shown) => {
+                let mut call = tonic::Request::new(request.clone());
+                if let Some(shown) = shown {
+                    call.metadata_mut().insert("authorization", shown.clone());
+                }
+                match client.clone().export(call).await {
+                    Ok(response) => done(response.into_inner()),
+                    Err(status) => judge_grpc(&status),
+                }
+            }
             Self::Http { client, url } => {
                 let sent = client
                     .post(url)

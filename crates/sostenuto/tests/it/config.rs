@@ -38,7 +38,7 @@ fn example_environment() -> HashMap<String, String> {
 fn every_example_loads() {
     let names: Vec<String> =
         examples().iter().map(|path| path.file_name().unwrap().to_string_lossy().into_owned()).collect();
-    assert_eq!(names, ["azure.yaml", "gcs.yaml", "local.yaml", "minio.yaml", "s3.yaml"]);
+    assert_eq!(names, ["azure.yaml", "gcs.yaml", "local.yaml", "minio.yaml", "s3.yaml", "secure.yaml"]);
     for path in examples() {
         Config::load(&path, example_environment()).unwrap_or_else(|error| panic!("{error}"));
     }
@@ -113,6 +113,34 @@ fn naming_one_receiver_switches_the_others_off() {
 }
 
 #[test]
+fn settings_of_security_that_cannot_work_are_explained() {
+    for (yaml, says) in [
+        ("server: {tls: {cert_file: a.pem}}", "server.tls: needs a cert_file and a key_file"),
+        ("distributor: {receivers: {zipkin: {tls: {key_file: a.pem}}}}", "needs a cert_file and a key_file"),
+        ("server: {tls: {cert_fiel: a.pem}}", "did you mean `cert_file`?"),
+        ("server: {tls: {cert_file: a, key_file: b, min_version: '1.1'}}", "1.2"),
+        ("authentication: {jwt: {audience: a}}", "issuer"),
+        ("authentication: {jwt: {issuer: a}}", "audience"),
+        ("authentication: {jwt: {issuer: a, audience: b}}", "is no URL"),
+        ("authentication: {jwt: {issuer: a, audience: b, jwks_url: 'https://u:p@h/'}}", "without credentials"),
+        ("authentication: {jwt: {issuer: a, audience: b, jwks_file: c, jwks_url: 'https://h/'}}", "set one of"),
+        ("audit: {output: file, max_files: 0}", "audit"),
+        ("distributor: {redaction: {rules: [{name: a}]}}", "about everything"),
+        ("distributor: {redaction: {rules: [{name: a, keys: [b], action: hash}]}}", "salt_file"),
+        ("distributor: {redaction: {rules: [{name: a, key: [b]}]}}", "did you mean `keys`?"),
+        ("overrides: {per_tenant: {a: {ingestion: {rate_limit_byte: 1}}}}", "did you mean `rate_limit_bytes`?"),
+        ("overrides: {per_tenant: {a: {ingestion: {rate_limit_bytes: 0}}}}", "more than 0"),
+        ("distributor: {sampling: {endpoint: nowhere}}", "host:port"),
+    ] {
+        let message = mistake(yaml);
+        assert!(message.contains(says), "{yaml}: {message}");
+    }
+    let config = parse("server: {tls: {cert_file: a, key_file: b}}\ndistributor: {receivers: {zipkin: {tls: {enabled: false}}}}");
+    assert!(config.tls_of("distributor.receivers.zipkin.endpoint").is_none());
+    assert!(config.tls_of("server.http_listen_port").is_some());
+}
+
+#[test]
 fn unknown_keys_are_refused_with_the_nearest_one() {
     let message = mistake("server:\n  http_listen_prot: 3200\n");
     assert_eq!(message, "test.yaml:2:3: unknown key `http_listen_prot`; did you mean `http_listen_port`?");
@@ -162,14 +190,14 @@ fn retention_is_read_and_its_mistakes_are_explained() {
          - {query: '{ status = error }', keep: 90d}\n        - {sample: 0.1, keep: 30d}\n  \
          per_tenant:\n    team-a:\n      retention: {keep: 1d}\n    team-b: {}\n",
     );
-    let retentions = config.retentions().unwrap();
+    let retentions = config.limits().unwrap().retentions;
     let day = Duration::from_secs(86_400);
     let of = |name: &str| retentions.of(&model::TenantId::parse(name).unwrap()).clone();
     assert_eq!((of("team-a").keep, of("team-a").rules.len()), (Some(day), 0));
     assert_eq!(of("team-b"), retentions.default);
     let keeps: Vec<_> = retentions.default.rules.iter().map(|rule| (rule.query.is_some(), rule.sample, rule.keep)).collect();
     assert_eq!(keeps, [(true, 1.0, Some(90 * day)), (false, 0.1, Some(30 * day))]);
-    assert!(!Config::default().retentions().unwrap().default.is_limited(), "nothing is deleted unless configured");
+    assert!(!Config::default().limits().unwrap().retentions.default.is_limited(), "nothing is deleted unless configured");
 
     for (rules, words) in [
         ("{keeep: 7d}", "did you mean `keep`?"),
