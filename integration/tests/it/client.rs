@@ -32,7 +32,7 @@ pub struct Client {
 /// How to get to a server whose ports are not open to everybody.
 #[derive(Clone, Default)]
 pub struct Access {
-    /// The authority of its certificate, PEM. `None` is plain text.
+    /// The authorities that are trusted, PEM. `None` is plain text.
     pub authority: Option<String>,
     /// A client's certificate and key, PEM.
     pub identity: Option<String>,
@@ -48,7 +48,9 @@ impl Access {
     pub fn builder(&self) -> reqwest::ClientBuilder {
         let mut builder = reqwest::Client::builder().no_proxy().tls_built_in_root_certs(false).timeout(TIMEOUT);
         if let Some(pem) = &self.authority {
-            builder = builder.add_root_certificate(reqwest::Certificate::from_pem(pem.as_bytes()).unwrap());
+            for authority in reqwest::Certificate::from_pem_bundle(pem.as_bytes()).unwrap() {
+                builder = builder.add_root_certificate(authority);
+            }
         }
         if let Some(pem) = &self.identity {
             builder = builder.identity(reqwest::Identity::from_pem(pem.as_bytes()).unwrap());

@@ -167,6 +167,19 @@ impl Starting {
         Server { process, client, event, replayed }
     }
 
+    /// Waits until it gives up; what it said.
+    pub async fn fails(self) -> String {
+        let Self { mut process, announced, .. } = self;
+        // The sender goes when there is nothing more to read.
+        match tokio::time::timeout(PATIENCE, announced).await {
+            Ok(Err(_)) => {}
+            Ok(Ok(event)) => panic!("the server came up: {event}"),
+            Err(_) => panic!("the server neither came up nor gave up:\n{}", process.log()),
+        }
+        assert!(!process.child.wait().unwrap().success());
+        process.log()
+    }
+
     /// `kill -9`.
     pub fn kill(mut self) {
         self.process.kill();

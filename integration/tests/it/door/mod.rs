@@ -1,8 +1,12 @@
 //! The ports' door: encryption, credentials, roles, tenants, and what is written down.
 
 mod access;
+mod agents;
 mod audit;
 mod authority;
+mod limits;
+mod redaction;
+mod sampling;
 mod tls;
 mod tokens;
 
