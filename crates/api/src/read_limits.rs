@@ -61,7 +61,7 @@ mod tests {
 
     #[test]
     fn a_query_has_the_smallest_budget_of_its_tenants() {
-        let tenant = |name| TenantId::parse(name).unwrap();
+        let tenant = |name: &str| TenantId::parse(name).unwrap();
         let limits = CurrentReadLimits::default();
         let default = Budget { read_bytes_max: 100, memory_bytes_max: 100 };
         let budget = |names: &[&str]| {
