@@ -10,7 +10,7 @@ use block::{catalogue::Catalogue, schema};
 use model::{AttributeScope, AttributeType};
 use traceql::ast::{Attribute, AttributeName, Intrinsic, Scope};
 
-use crate::request::QueryError;
+use crate::parents;
 
 #[derive(Clone, Debug)]
 pub struct Layout {
@@ -31,6 +31,8 @@ pub enum Reading {
     SpanId,
     /// Hex without leading zeros.
     TraceId,
+    /// The number of the parent: what has one has something, if nothing to compare with.
+    Parent,
 }
 
 /// One place that can hold values of a name.
@@ -62,41 +64,44 @@ pub enum NestedField {
 pub struct Places {
     pub first: Vec<Place>,
     pub fallback: Vec<Place>,
+    /// On the row of the span's parent.
+    pub of_parent: bool,
 }
 
 impl Places {
+    /// The place of the values on the span's own row, if there is but one.
+    pub fn single(&self) -> Option<&Place> {
+        match (self.first.as_slice(), self.fallback.as_slice()) {
+            ([place], []) if !self.of_parent => Some(place),
+            _ => None,
+        }
+    }
+
     /// The columns that have to be read.
     pub fn columns(&self) -> impl Iterator<Item = &str> {
-        self.first.iter().chain(&self.fallback).flat_map(|place| match place {
+        let structure = parents::COLUMNS.into_iter().filter(|_| self.of_parent);
+        let places = self.first.iter().chain(&self.fallback).flat_map(|place| match place {
             Place::Promoted { column, .. } => vec![column.as_str()],
             Place::List { column, .. } | Place::Fixed { column, .. } => vec![*column],
             Place::Event(NestedField::TimeSinceStart) => vec![schema::EVENTS, schema::START_TIME],
             Place::Event(_) => vec![schema::EVENTS],
             Place::Link(_) => vec![schema::LINKS],
-        })
+        });
+        places.chain(structure)
     }
 }
 
 impl Layout {
-    pub fn places(&self, attribute: &Attribute) -> Result<Places, QueryError> {
-        if attribute.of_parent {
-            return Err(QueryError::invalid(format!("`{attribute}`: attributes of the parent span cannot be asked for yet")));
-        }
-        Ok(match &attribute.name {
-            AttributeName::Key { scope: Some(scope), key } => {
-                Places { first: self.attribute_places(model_scope(*scope), key), fallback: vec![] }
+    pub fn places(&self, attribute: &Attribute) -> Places {
+        let (first, fallback) = match &attribute.name {
+            AttributeName::Key { scope: Some(scope), key } => (self.attribute_places(model_scope(*scope), key), vec![]),
+            AttributeName::Key { scope: None, key } => {
+                (self.attribute_places(AttributeScope::Span, key), self.attribute_places(AttributeScope::Resource, key))
             }
-            AttributeName::Key { scope: None, key } => Places {
-                first: self.attribute_places(AttributeScope::Span, key),
-                fallback: self.attribute_places(AttributeScope::Resource, key),
-            },
-            AttributeName::Intrinsic(intrinsic) => {
-                let place = intrinsic_place(*intrinsic)
-                    .ok_or_else(|| QueryError::invalid("`parent` alone can only be compared with nil"))?;
-                // A column that is null on every row may be left out of a block.
-                Places { first: vec![place], fallback: vec![] }
-            }
-        })
+            // A column that is null on every row may be left out of a block.
+            AttributeName::Intrinsic(intrinsic) => (vec![intrinsic_place(*intrinsic)], vec![]),
+        };
+        Places { first, fallback, of_parent: attribute.of_parent }
     }
 
     fn attribute_places(&self, scope: AttributeScope, key: &str) -> Vec<Place> {
@@ -127,9 +132,9 @@ pub fn model_scope(scope: Scope) -> AttributeScope {
     }
 }
 
-fn intrinsic_place(intrinsic: Intrinsic) -> Option<Place> {
+fn intrinsic_place(intrinsic: Intrinsic) -> Place {
     let fixed = |column, reading| Place::Fixed { column, reading };
-    Some(match intrinsic {
+    match intrinsic {
         Intrinsic::Duration => fixed(schema::DURATION, Reading::Duration),
         Intrinsic::Name => fixed(schema::NAME, Reading::String),
         Intrinsic::Status => fixed(schema::STATUS_CODE, Reading::Status),
@@ -151,6 +156,6 @@ fn intrinsic_place(intrinsic: Intrinsic) -> Option<Place> {
         Intrinsic::EventTimeSinceStart => Place::Event(NestedField::TimeSinceStart),
         Intrinsic::LinkTraceId => Place::Link(NestedField::LinkTraceId),
         Intrinsic::LinkSpanId => Place::Link(NestedField::LinkSpanId),
-        Intrinsic::Parent => return None,
-    })
+        Intrinsic::Parent => fixed(schema::NESTED_PARENT, Reading::Parent),
+    }
 }

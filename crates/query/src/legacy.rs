@@ -65,7 +65,7 @@ impl Tags {
     /// The columns that [`Self::matching`] reads.
     pub fn columns(&self, layout: &Layout) -> Vec<String> {
         let names = self.tags.iter().flat_map(|tag| &tag.names);
-        let places = names.filter_map(|name| layout.places(name).ok());
+        let places = names.map(|name| layout.places(name));
         let mut columns: Vec<String> = places.flat_map(|p| p.columns().map(str::to_owned).collect::<Vec<_>>()).collect();
         columns.push(schema::TRACE_DURATION.into());
         columns
@@ -81,9 +81,7 @@ impl Tags {
     ) -> Result<(), QueryError> {
         let mut readers = vec![];
         for tag in &self.tags {
-            let of_tag: Result<Vec<_>, QueryError> =
-                tag.names.iter().map(|name| Ok(Reader::new(&layout.places(name)?, records))).collect();
-            readers.push((tag, of_tag?));
+            readers.push((tag, tag.names.iter().map(|name| Reader::new(&layout.places(name), records)).collect()));
         }
         let durations = records
             .column_by_name(schema::TRACE_DURATION)

@@ -14,6 +14,7 @@ mod live;
 mod matching;
 mod mentioned;
 mod metrics;
+mod parents;
 mod partial;
 mod predicate;
 mod prune;

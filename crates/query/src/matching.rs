@@ -22,7 +22,7 @@ use crate::{
     predicate::{Constant, Predicate, compile},
     reads::Reads,
     request::{QueryError, TimeRange},
-    scan::{Scan, read_memory},
+    scan::{Scan, matching as holding, read_memory},
     source::{Source, Sources, Unit},
     spansets::trace_runs,
     split::TraceSet,
@@ -62,15 +62,15 @@ impl Engine {
                 reads.trail.prune(Pruned::Time);
                 continue;
             }
-            let Some(scan) = scan_of(matching, source.layout(), source.within(matching.started))? else {
+            let Some(selection) = Selection::of(matching, source.layout(), source.within(matching.started))? else {
                 reads.trail.prune(Pruned::Values);
                 continue;
             };
-            let units = source.units(&scan, reads)?;
-            let part = Arc::new(Part { scan, source: Arc::clone(source), left_out: left_out.clone() });
+            let units = source.units(&selection.scan, reads)?;
+            let part = Arc::new(Part { selection, source: Arc::clone(source), left_out: left_out.clone() });
             let work = |unit: Unit| {
                 let (part, reads, work) = (Arc::clone(&part), Arc::clone(reads), work.clone());
-                async move { work(part.rows(unit.read(&part.scan, &reads).await?)?) }
+                async move { work(part.rows(unit.read(&part.selection.scan, &reads).await?)?) }
             };
             self.from_each_unit(units, work, &mut take).await?;
         }
@@ -78,17 +78,15 @@ impl Engine {
         let _stage = reads.trail.stage("merge split traces and evaluate");
         for chunk in merge_chunks(sources.loose.iter().copied().collect()) {
             let Some(rows) = self.merged(sources, &chunk, reads).await? else { continue };
-            let Some(scan) = scan_of(matching, &rows.layout, false)? else { continue };
-            let records = read_memory(&rows.records, &scan, reads)?;
-            let layout = Layout { schema: records.schema(), catalogue: rows.layout.catalogue };
-            take(work(TraceRows { records, layout })?)?;
+            let Some(selection) = Selection::of(matching, &rows.layout, false)? else { continue };
+            take(work(selection.of_whole(rows, reads)?)?)?;
         }
         Ok(())
     }
 }
 
 pub(crate) struct Part {
-    pub scan: Scan,
+    pub selection: Selection,
     pub source: Arc<Source>,
     pub left_out: TraceSet,
 }
@@ -100,6 +98,7 @@ impl Part {
             true => records,
             false => self.without_left_out(records)?,
         };
+        let records = self.selection.finish(records)?;
         let layout = Layout { schema: records.schema(), catalogue: Arc::clone(&self.source.layout().catalogue) };
         Ok(TraceRows { records, layout })
     }
@@ -121,29 +120,55 @@ impl Part {
     }
 }
 
-/// `None` if nothing in the layout can match.
-pub(crate) fn scan_of(matching: &Matching<'_>, layout: &Layout, within: bool) -> Result<Option<Scan>, QueryError> {
-    let mut predicate = match matching.condition {
-        Some(condition) => Some(compile(condition, layout)?),
-        None => None,
-    };
-    match predicate.as_ref().and_then(Predicate::constant) {
-        Some(Constant::Never) => return Ok(None),
-        Some(Constant::Always) => predicate = None,
-        None => {}
-    }
-    if let (false, Some(range)) = (within, matching.started) {
-        let started = started_within(layout, range)?;
-        predicate = Some(match predicate {
-            Some(other) => Predicate::new(Arc::new(BinaryExpr::new(started, Operator::And, other.expr))),
-            None => Predicate::new(started),
+/// How the matching rows of one layout are found.
+pub(crate) struct Selection {
+    pub scan: Scan,
+    /// What has to see traces whole is decided after the scan.
+    after: Option<Predicate>,
+}
+
+impl Selection {
+    /// `None` if nothing in the layout can match. `within` says that all rows start when they should.
+    pub fn of(matching: &Matching<'_>, layout: &Layout, within: bool) -> Result<Option<Self>, QueryError> {
+        let mut predicate = match matching.condition {
+            Some(condition) => Some(compile(condition, layout)?),
+            None => None,
+        };
+        match predicate.as_ref().and_then(Predicate::constant) {
+            Some(Constant::Never) => return Ok(None),
+            Some(Constant::Always) => predicate = None,
+            None => {}
+        }
+        if let (false, Some(range)) = (within, matching.started) {
+            let started = started_within(layout, range)?;
+            predicate = Some(match predicate {
+                Some(other) => Predicate::new(Arc::new(BinaryExpr::new(started, Operator::And, other.expr))),
+                None => Predicate::new(started),
+            });
+        }
+        let after = predicate.take_if(|predicate| predicate.asks_parents);
+        let columns = (matching.columns)(layout)?.map(|mut names: BTreeSet<String>| {
+            names.insert(schema::TRACE_ID.into());
+            names.extend(after.iter().flat_map(|predicate| predicate.columns.iter().cloned()));
+            names.into_iter().collect()
         });
+        Ok(Some(Self { scan: Scan { predicate, traces: None, columns }, after }))
     }
-    let columns = (matching.columns)(layout)?.map(|mut names: BTreeSet<String>| {
-        names.insert(schema::TRACE_ID.into());
-        names.into_iter().collect()
-    });
-    Ok(Some(Scan { predicate, traces: None, columns }))
+
+    /// The matching ones of scanned rows.
+    fn finish(&self, records: RecordBatch) -> Result<RecordBatch, QueryError> {
+        match &self.after {
+            Some(predicate) => filter_record_batch(&records, &holding(predicate, &records)?).map_err(QueryError::internal),
+            None => Ok(records),
+        }
+    }
+
+    /// The matching ones of rows in memory.
+    pub fn of_whole(&self, rows: TraceRows, reads: &Reads) -> Result<TraceRows, QueryError> {
+        let records = self.finish(read_memory(&rows.records, &self.scan, reads)?)?;
+        let layout = Layout { schema: records.schema(), catalogue: rows.layout.catalogue };
+        Ok(TraceRows { records, layout })
+    }
 }
 
 fn started_within(layout: &Layout, range: TimeRange) -> Result<Arc<dyn PhysicalExpr>, QueryError> {

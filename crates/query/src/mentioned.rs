@@ -16,7 +16,7 @@ pub fn names(pipeline: &Pipeline) -> Vec<Attribute> {
 
 /// Whether a span's own fields in the result already say it.
 pub fn has_own_field(attribute: &Attribute) -> bool {
-    matches!(
+    !attribute.of_parent && matches!(
         attribute.name,
         AttributeName::Intrinsic(
             Intrinsic::Duration
@@ -31,9 +31,10 @@ pub fn has_own_field(attribute: &Attribute) -> bool {
     )
 }
 
-/// The key under which a name's value is shown: without its scope.
+/// The key under which a name's value is shown: without its scope, but for `parent.`.
 pub fn shown_key(attribute: &Attribute) -> String {
     match &attribute.name {
+        AttributeName::Key { key, .. } if attribute.of_parent => format!("parent.{key}"),
         AttributeName::Key { key, .. } => key.clone(),
         AttributeName::Intrinsic(_) => attribute.to_string(),
     }

@@ -14,6 +14,7 @@ use model::{AttributeType, SpanId, TraceId};
 
 use crate::{
     layout::{NestedField, Place, Places, Reading},
+    parents::Parents,
     value::{Value, kind_of_code, status_of_code},
 };
 
@@ -212,6 +213,8 @@ enum Source {
     Nested(Nested),
     /// A fixed column that the block left out because it is null everywhere.
     AbsentText,
+    /// The parent's number: nothing to compare with, but there or not.
+    Parent(Int32Array),
 }
 
 impl Source {
@@ -240,6 +243,7 @@ impl Source {
                     Reading::Kind => Self::Kind(array.as_primitive_opt::<Int32Type>()?.clone()),
                     Reading::SpanId => Self::SpanId(array.as_fixed_size_binary_opt()?.clone()),
                     Reading::TraceId => Self::TraceId(array.as_fixed_size_binary_opt()?.clone()),
+                    Reading::Parent => Self::Parent(array.as_primitive_opt::<Int32Type>()?.clone()),
                 }
             }
             Place::Event(field) => {
@@ -270,6 +274,7 @@ impl Source {
             Self::List(lists, key) => lists.any(row, key, each),
             Self::Nested(nested) => nested.any(row, each),
             Self::AbsentText => each(Value::String(String::new())),
+            Self::Parent(a) => a.value(row) > 0 && each(Value::Opaque),
         }
     }
 }
@@ -278,17 +283,28 @@ impl Source {
 pub struct Reader {
     first: Vec<Source>,
     fallback: Vec<Source>,
+    /// Where the values of a row are those of its parent.
+    parents: Option<Parents>,
 }
 
 impl Reader {
-    /// Places whose column the batch does not have hold nothing.
+    /// Places whose column the batch does not have hold nothing. Places of parents need a batch that holds its traces
+    /// whole.
     pub fn new(places: &Places, batch: &RecordBatch) -> Self {
         let sources = |places: &[Place]| places.iter().filter_map(|p| Source::new(p, batch)).collect();
-        Self { first: sources(&places.first), fallback: sources(&places.fallback) }
+        let parents = places.of_parent.then(|| Parents::of(batch));
+        Self { first: sources(&places.first), fallback: sources(&places.fallback), parents }
     }
 
     /// Calls `each` with the values on `row` until it returns true; says whether it did.
     pub fn any(&self, row: usize, mut each: impl FnMut(Value) -> bool) -> bool {
+        let row = match &self.parents {
+            None => row,
+            Some(parents) => match parents.row(row) {
+                Some(parent) => parent,
+                None => return false,
+            },
+        };
         let mut found = false;
         let mut stop = false;
         for source in &self.first {

@@ -49,6 +49,11 @@ impl RowExpr {
         self.places.iter().flat_map(Places::columns)
     }
 
+    /// Whether it has to see traces whole.
+    pub fn asks_parents(&self) -> bool {
+        self.places.iter().any(|places| places.of_parent)
+    }
+
     pub fn over(&self, batch: &RecordBatch) -> BoundRows<'_> {
         BoundRows { root: &self.root, readers: self.places.iter().map(|p| Reader::new(p, batch)).collect() }
     }
@@ -58,7 +63,7 @@ fn bind(expr: &FieldExpr, layout: &Layout, places: &mut Vec<Places>) -> Result<N
     let mut sub = |e: &FieldExpr| bind(e, layout, places).map(Box::new);
     Ok(match expr {
         FieldExpr::Static(literal, _) => Node::Literal(Value::of_static(literal)),
-        FieldExpr::Attribute(attribute) => return bind_name(attribute, layout, places),
+        FieldExpr::Attribute(attribute) => bind_name(attribute, layout, places),
         FieldExpr::Compare { op: op @ (ComparisonOp::Match | ComparisonOp::NotMatch), left, right, .. } => {
             Node::Test(sub(left)?, pattern_test(*op, right)?)
         }
@@ -103,13 +108,13 @@ fn short_trace_id(text: &str) -> String {
     text.trim_start_matches('0').to_owned()
 }
 
-fn bind_name(attribute: &Attribute, layout: &Layout, places: &mut Vec<Places>) -> Result<Node, QueryError> {
-    let found = layout.places(attribute)?;
+fn bind_name(attribute: &Attribute, layout: &Layout, places: &mut Vec<Places>) -> Node {
+    let found = layout.places(attribute);
     let index = places.iter().position(|p| *p == found).unwrap_or_else(|| {
         places.push(found);
         places.len() - 1
     });
-    Ok(Node::Name(index))
+    Node::Name(index)
 }
 
 /// The test that a comparison with a pattern stands for.

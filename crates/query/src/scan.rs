@@ -290,6 +290,7 @@ impl BlockReader {
     }
 
     fn row_filter(&self, predicate: &Predicate) -> Result<Box<dyn ArrowPredicate>, QueryError> {
+        assert!(!predicate.asks_parents, "a scan does not see traces whole");
         let mask = self.mask(predicate.columns.iter().map(String::as_str));
         // The filter is handed its columns in file order.
         let mut indices: Vec<usize> =
@@ -387,7 +388,7 @@ pub fn matching(predicate: &Predicate, rows: &RecordBatch) -> Result<BooleanArra
     for part in predicate.conjuncts() {
         left = Some(match left {
             None => holds_on(&part, rows)?,
-            Some(left) if left.true_count() * FEW_LEFT > count => {
+            Some(left) if part.asks_parents || left.true_count() * FEW_LEFT > count => {
                 arrow::compute::and(&left, &holds_on(&part, rows)?).map_err(QueryError::internal)?
             }
             Some(left) if left.true_count() == 0 => return Ok(left),

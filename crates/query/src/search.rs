@@ -82,7 +82,7 @@ impl Plan {
         let needed = rows_needed(&pipeline);
         let shown = names(&pipeline);
         Self {
-            single: single_filter(&pipeline).is_some(),
+            single: needed.is_some() && single_filter(&pipeline).is_some(),
             asks_whole_trace: shown.iter().any(asks_whole_trace) || needed.as_ref().is_none_or(mentions_whole_trace),
             needed,
             shown,
@@ -649,7 +649,7 @@ fn shown_columns(plan: &Plan, layout: &Layout) -> Result<BTreeSet<String>, Query
         .map(String::from),
     );
     for name in plan.shown.iter().chain([&service_name()]) {
-        columns.extend(layout.places(name)?.columns().map(str::to_owned));
+        columns.extend(layout.places(name).columns().map(str::to_owned));
     }
     Ok(columns)
 }
@@ -665,7 +665,7 @@ fn show_traces(
     let times = TraceTimes::of(records)?;
     let text = |name: &str| records.column_by_name(name).and_then(Strings::new);
     let (root_service, root_name) = (text(schema::ROOT_SERVICE_NAME), text(schema::ROOT_SPAN_NAME));
-    let service = Reader::new(&rows.layout.places(&service_name())?, records);
+    let service = Reader::new(&rows.layout.places(&service_name()), records);
     let status = records.column_by_name(schema::STATUS_CODE).map(|c| c.as_primitive::<arrow::datatypes::Int32Type>());
     let spans = SpanWriter::new(rows, &plan.pipeline, &plan.shown)?;
     pipeline.evaluate(records, |run, spansets| {

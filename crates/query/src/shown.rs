@@ -3,7 +3,7 @@
 //! A name that the query only compares with literals shows the values that one of the comparisons holds for, on
 //! every span of the result, whichever filter brought it there. A name that the query mentions in any other
 //! way (`select`, `by`, aggregates, arithmetic) always shows. A name without a scope shows the value of the span and
-//! that of the resource.
+//! that of the resource. Of a parent only what it has is shown, under names that begin with `parent.`.
 
 use arrow::{
     array::{AsArray, FixedSizeBinaryArray, Int64Array},
@@ -63,6 +63,8 @@ impl Shown {
         let nested = matches!(places.first.first(), Some(Place::Event(_) | Place::Link(_)));
         let otherwise = match &name.name {
             _ if !mention.always => Otherwise::Nothing,
+            _ if name.of_parent && nested => Otherwise::Last(None),
+            _ if name.of_parent => Otherwise::First,
             AttributeName::Intrinsic(Intrinsic::EventName) => Otherwise::Last(Some(Value::String(String::new()))),
             _ if nested => Otherwise::Last(None),
             AttributeName::Key { scope: Some(Scope::Span), key } if SHOWN_AS_NIL.contains(&key.as_str()) => Otherwise::FirstOrNil,
@@ -130,9 +132,9 @@ impl<'a> SpanWriter<'a> {
         }
         let mut shown = vec![];
         for (name, mention) in mentions {
-            shown.push(Shown::new(&name, mention, &rows.layout.places(&name)?, rows));
+            shown.push(Shown::new(&name, mention, &rows.layout.places(&name), rows));
         }
-        let asks_name = names.iter().any(|a| matches!(a.name, AttributeName::Intrinsic(Intrinsic::Name)));
+        let asks_name = names.iter().any(|a| !a.of_parent && matches!(a.name, AttributeName::Intrinsic(Intrinsic::Name)));
         Ok(Self {
             ids: column(schema::SPAN_ID)?.as_fixed_size_binary(),
             starts: column(schema::START_TIME)?.as_primitive::<Int64Type>(),

@@ -17,6 +17,7 @@ use traceql::ast::{
 
 use crate::{
     layout::Layout,
+    parents,
     predicate::{Predicate, compile},
     request::QueryError,
     rowexpr::{BoundRows, RowExpr},
@@ -356,8 +357,13 @@ fn union(mut left: Vec<u32>, right: Vec<u32>) -> Vec<u32> {
     left
 }
 
-/// A condition that holds on every row a pipeline can look at; `None` if it can look at all of them.
+/// A condition that holds on every row a pipeline can look at; `None` if it can look at all of them, as it can at any
+/// span's parent.
 pub fn rows_needed(pipeline: &Pipeline) -> Option<FieldExpr> {
+    if parents::asked_by_pipeline(pipeline) { None } else { stages_need(pipeline) }
+}
+
+fn stages_need(pipeline: &Pipeline) -> Option<FieldExpr> {
     let mut all = match pipeline.stages.first()? {
         Stage::Spansets(expr) => spansets_need(expr)?,
         _ => return None,
@@ -380,7 +386,7 @@ fn spansets_need(expr: &SpansetExpr) -> Option<FieldExpr> {
         SpansetExpr::Binary { left, right, .. } => {
             Some(FieldExpr::Or(Box::new(spansets_need(left)?), Box::new(spansets_need(right)?)))
         }
-        SpansetExpr::Pipeline(pipeline) => rows_needed(pipeline),
+        SpansetExpr::Pipeline(pipeline) => stages_need(pipeline),
     }
 }
 
@@ -394,7 +400,7 @@ fn scalar_needs(scalar: &ScalarExpr) -> Option<Option<FieldExpr>> {
         ScalarExpr::Static(..) | ScalarExpr::Aggregate(_) => None,
         ScalarExpr::Binary { left, right, .. } => either(scalar_needs(left)?, scalar_needs(right)?),
         ScalarExpr::Negate(operand) => scalar_needs(operand)?,
-        ScalarExpr::Pipeline(pipeline, inner) => either(Some(rows_needed(pipeline)?), scalar_needs(inner)?),
+        ScalarExpr::Pipeline(pipeline, inner) => either(Some(stages_need(pipeline)?), scalar_needs(inner)?),
     })
 }
 

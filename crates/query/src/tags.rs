@@ -126,7 +126,9 @@ impl Engine {
             QueryError::invalid(format!("please provide a valid tagName: {:?} is not a TraceQL name ({e})", request.name))
         })?;
         let reads = self.reads();
-        let names = [name];
+        // A parent has the values that any span has.
+        let request = if name.of_parent { TagValuesRequest { query: String::new(), ..request } } else { request };
+        let names = [Attribute { of_parent: false, ..name }];
         let values = self.despite_broken_blocks(&reads, || self.values_of(tenants, &names, &request, &reads)).await?;
         let tag_values = values.into_iter().map(|(kind, value)| tempopb::TagValue { r#type: kind.into(), value }).collect();
         Ok(tempopb::SearchTagValuesV2Response { tag_values, metrics: Some(metrics(&reads)) })
@@ -169,7 +171,7 @@ impl Engine {
             if filter.is_none() && sources.split.is_empty() {
                 let mut others = vec![];
                 for source in std::mem::take(&mut sources.all) {
-                    match listed(&source, names, request.range)? {
+                    match listed(&source, names, request.range) {
                         Some(listed) => values.extend(listed),
                         None => others.push(source),
                     }
@@ -179,7 +181,7 @@ impl Engine {
             let columns = |layout: &Layout| {
                 let mut columns = BTreeSet::new();
                 for name in names {
-                    columns.extend(layout.places(name)?.columns().map(str::to_owned));
+                    columns.extend(layout.places(name).columns().map(str::to_owned));
                 }
                 Ok(Some(columns))
             };
@@ -189,7 +191,7 @@ impl Engine {
                 values.extend(part);
                 reads.fits(values.len().saturating_mul(VALUE_BYTES))
             };
-            self.each_match(&sources, &matching, reads, move |rows| values_in(&rows, &names), add).await?;
+            self.each_match(&sources, &matching, reads, move |rows| Ok(values_in(&rows, &names)), add).await?;
         }
         let limit = if request.limit == 0 { usize::MAX } else { request.limit };
         let mut bytes = 0;
@@ -282,40 +284,38 @@ fn names_in(rows: &TraceRows) -> Names {
 }
 
 /// The values in a source without reading its rows, where its catalogue lists them all.
-fn listed(source: &Source, names: &[Attribute], range: Option<TimeRange>) -> Result<Option<BTreeSet<(&'static str, String)>>, QueryError> {
+fn listed(source: &Source, names: &[Attribute], range: Option<TimeRange>) -> Option<BTreeSet<(&'static str, String)>> {
     if !source.within(range) {
-        return Ok(None);
+        return None;
     }
     let layout = source.layout();
     let mut values = BTreeSet::new();
     for name in names {
-        let places = layout.places(name)?;
-        match (places.first.as_slice(), places.fallback.as_slice()) {
-            ([], []) => {}
-            ([Place::Promoted { column, kind: AttributeType::String }], []) => match layout.catalogue.values(column) {
+        let places = layout.places(name);
+        match places.single() {
+            _ if places.first.is_empty() && places.fallback.is_empty() => {}
+            Some(Place::Promoted { column, kind: AttributeType::String }) => match layout.catalogue.values(column) {
                 Some(list) => values.extend(list.iter().map(|value| ("string", value.clone()))),
-                None => return Ok(None),
+                None => return None,
             },
-            _ => return Ok(None),
+            _ => return None,
         }
     }
-    Ok(Some(values))
+    Some(values)
 }
 
-fn values_in(rows: &TraceRows, names: &[Attribute]) -> Result<BTreeSet<(&'static str, String)>, QueryError> {
+fn values_in(rows: &TraceRows, names: &[Attribute]) -> BTreeSet<(&'static str, String)> {
     let mut values = BTreeSet::new();
     let mut bytes = 0;
     for name in names {
-        let places = rows.layout.places(name)?;
-        if let ([place], []) = (places.first.as_slice(), places.fallback.as_slice()) {
-            if let Some((codes, known)) = column_codes(rows, place) {
-                let mut used = vec![false; known.len()];
-                codes.iter().for_each(|code| used[*code as usize] = true);
-                for value in known.into_iter().zip(used).filter(|(_, used)| *used).filter_map(|(value, _)| value.0) {
-                    add_value(value, &mut values, &mut bytes);
-                }
-                continue;
+        let places = rows.layout.places(name);
+        if let Some((codes, known)) = places.single().and_then(|place| column_codes(rows, place)) {
+            let mut used = vec![false; known.len()];
+            codes.iter().for_each(|code| used[*code as usize] = true);
+            for value in known.into_iter().zip(used).filter(|(_, used)| *used).filter_map(|(value, _)| value.0) {
+                add_value(value, &mut values, &mut bytes);
             }
+            continue;
         }
         let reader = Reader::new(&places, &rows.records);
         for row in 0..rows.records.num_rows() {
@@ -324,11 +324,11 @@ fn values_in(rows: &TraceRows, names: &[Attribute]) -> Result<BTreeSet<(&'static
                 bytes > ANSWER_BYTES_MAX
             });
             if full {
-                return Ok(values);
+                return values;
             }
         }
     }
-    Ok(values)
+    values
 }
 
 fn add_value(value: Value, values: &mut BTreeSet<(&'static str, String)>, bytes: &mut usize) {

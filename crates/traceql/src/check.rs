@@ -415,7 +415,7 @@ fn comparable(op: ComparisonOp, left: (Type, Span), right: (Type, Span), span: S
     for (found, place) in [left, right] {
         if found == Type::Parent {
             return Err(Fault::new(place, "`parent` can only be compared with `nil`")
-                .help("a value of the parent span is written `parent.span.http.method` or `parent.span:name`"));
+                .help("a value of the parent span is written `parent.span.http.method` or `parent.name`"));
         }
     }
     let (left, right) = (left.0, right.0);
@@ -461,7 +461,7 @@ fn attribute_alone(attribute: &Attribute) -> Result<()> {
     parent_has(attribute)?;
     if attribute.type_of() == Type::Parent {
         return Err(Fault::new(attribute.span.0, "`parent` is not a value")
-            .help("a value of the parent span is written `parent.span.http.method` or `parent.span:name`"));
+            .help("a value of the parent span is written `parent.span.http.method` or `parent.name`"));
     }
     Ok(())
 }

@@ -394,7 +394,8 @@ impl<'t> Lexer<'t> {
         }
     }
 
-    /// After `parent.`: a key, a scope and a key, or an intrinsic with a colon.
+    /// After `parent.`: an intrinsic, a key, or a scope and a key. A key that is named like an intrinsic needs its scope or
+    /// quotes.
     fn parent_attribute(&mut self, start: usize) -> Result<Kind, Fault> {
         let rest = self.rest();
         let length = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
@@ -406,7 +407,7 @@ impl<'t> Lexer<'t> {
         }
         let run = rest.find(|c| ends_key(c) || c == '"').unwrap_or(rest.len());
         if !rest[run..].starts_with('"')
-            && let Some(intrinsic) = Intrinsic::from_scoped(&rest[..run])
+            && let Some(intrinsic) = Intrinsic::of_parent_from(&rest[..run])
         {
             self.at += run;
             return Ok(Kind::Attribute(Attribute {
@@ -530,7 +531,12 @@ mod tests {
             ("parent.span.x", key(true, Some(Scope::Span), "x")),
             ("parent.span", key(true, None, "span")),
             ("parent.\"span.x\"", key(true, None, "span.x")),
-            ("parent.name", key(true, None, "name")),
+            ("parent.name", intrinsic(true, Intrinsic::Name)),
+            ("parent.\"name\"", key(true, None, "name")),
+            ("parent.span.name", key(true, Some(Scope::Span), "name")),
+            ("parent.names", key(true, None, "names")),
+            ("parent.parent", key(true, None, "parent")),
+            ("parent.nestedSetLeft", intrinsic(true, Intrinsic::NestedSetLeft)),
             ("parent.span:name", intrinsic(true, Intrinsic::Name)),
             ("parent.\"span:name\"", key(true, None, "span:name")),
             ("span:parentID", intrinsic(false, Intrinsic::ParentId)),

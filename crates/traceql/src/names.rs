@@ -118,6 +118,11 @@ impl Intrinsic {
     pub(crate) fn from_scoped(word: &str) -> Option<Intrinsic> {
         Intrinsic::ALL.into_iter().find(|intrinsic| intrinsic.scoped() == Some(word))
     }
+
+    /// What stands after `parent.`, in either form. There is no `parent.parent`.
+    pub(crate) fn of_parent_from(word: &str) -> Option<Intrinsic> {
+        Intrinsic::from_unscoped(word).filter(|intrinsic| *intrinsic != Intrinsic::Parent).or_else(|| Intrinsic::from_scoped(word))
+    }
 }
 
 impl Status {

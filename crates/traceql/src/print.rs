@@ -422,10 +422,7 @@ impl Attribute {
             f.write_str("parent.")?;
         }
         match &self.name {
-            AttributeName::Intrinsic(intrinsic) => f.write_str(match intrinsic.scoped() {
-                Some(scoped) if self.of_parent => scoped,
-                _ => intrinsic.canonical(),
-            }),
+            AttributeName::Intrinsic(intrinsic) => f.write_str(intrinsic.canonical()),
             AttributeName::Key { scope, key } => {
                 match scope {
                     Some(scope) => write!(f, "{}.", scope.word())?,
@@ -443,14 +440,14 @@ impl Attribute {
         key.contains(|c| ends_key(c) || c == '"')
             // `.5` is a number.
             || (!scoped && !self.of_parent && key.starts_with(|c: char| c.is_ascii_digit()))
-            // `parent.span.x` has a scope, and `parent.span:name` is an intrinsic.
-            || (!scoped && self.of_parent && reads_as_scoped(key))
+            // `parent.span.x` has a scope, and `parent.name` is an intrinsic.
+            || (!scoped && self.of_parent && reads_otherwise_of_parent(key))
     }
 }
 
-fn reads_as_scoped(key: &str) -> bool {
+fn reads_otherwise_of_parent(key: &str) -> bool {
     let scope = key.split_once('.').and_then(|(word, _)| Scope::from_word(word));
-    scope.is_some() || Intrinsic::from_scoped(key).is_some()
+    scope.is_some() || Intrinsic::of_parent_from(key).is_some()
 }
 
 impl Display for Static {

@@ -205,7 +205,7 @@ pub fn fill(
     let Some(starts) = rows.records.column_by_name(schema::START_TIME) else {
         return Ok(cells);
     };
-    let groups = groups(rows, by)?;
+    let groups = groups(rows, by);
     few_cells(groups.keys.len().saturating_mul(intervals.count))?;
     let counted = Counted { starts: starts.as_primitive::<Int64Type>().values(), groups: &groups.numbers, intervals, selected };
     match (&mut cells, function) {
@@ -224,7 +224,7 @@ pub fn fill(
             // Only a span's own duration is in seconds; other durations stay nanoseconds.
             let scale = if matches!(name.name, AttributeName::Intrinsic(Intrinsic::Duration)) { 1e9 } else { 1.0 };
             let mut table = Table::<Sum>::new(groups.keys.len(), intervals.count);
-            match Numbers::of(rows, name)? {
+            match Numbers::of(rows, name) {
                 Numbers::Whole(numbers) => {
                     counted.each(|row, group, interval| table.cell(group, interval).add(numbers[row] as f64 / scale));
                 }
@@ -238,7 +238,7 @@ pub fn fill(
         }
         (Cells::Histograms { cells, .. }, MetricsFunction::QuantileOverTime(name, _) | MetricsFunction::HistogramOverTime(name)) => {
             let mut table = Table::<Powers>::new(groups.keys.len(), intervals.count);
-            match Numbers::of(rows, name)? {
+            match Numbers::of(rows, name) {
                 Numbers::Whole(numbers) => counted.each(|row, group, interval| {
                     if let Some(power) = power_above(numbers[row]) {
                         table.cell(group, interval).count(power);
@@ -292,17 +292,17 @@ enum Numbers<'a> {
 }
 
 impl<'a> Numbers<'a> {
-    fn of(rows: &'a TraceRows, name: &Attribute) -> Result<Self, QueryError> {
-        let places = rows.layout.places(name)?;
-        let column = match (places.first.as_slice(), places.fallback.as_slice()) {
-            ([Place::Fixed { column, reading: Reading::Duration }], []) => rows.records.column_by_name(column),
-            ([Place::Promoted { column, kind: AttributeType::Long }], []) => rows.records.column_by_name(column),
+    fn of(rows: &'a TraceRows, name: &Attribute) -> Self {
+        let places = rows.layout.places(name);
+        let column = match places.single() {
+            Some(Place::Fixed { column, reading: Reading::Duration }) => rows.records.column_by_name(column),
+            Some(Place::Promoted { column, kind: AttributeType::Long }) => rows.records.column_by_name(column),
             _ => None,
         };
-        Ok(match column.and_then(|c| c.as_primitive_opt::<Int64Type>()).filter(|numbers| numbers.null_count() == 0) {
+        match column.and_then(|c| c.as_primitive_opt::<Int64Type>()).filter(|numbers| numbers.null_count() == 0) {
             Some(numbers) => Self::Whole(numbers.values()),
             None => Self::Any(Reader::new(&places, &rows.records)),
-        })
+        }
     }
 }
 

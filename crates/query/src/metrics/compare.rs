@@ -171,12 +171,8 @@ pub fn count(
         .collect();
     let mut cells = 0;
     for (name, expected) in names(rows) {
-        let places = rows.layout.places(&name)?;
-        let coded = match (places.first.as_slice(), places.fallback.as_slice()) {
-            ([place], []) => column_codes(rows, place),
-            _ => None,
-        };
-        let counts = match coded {
+        let places = rows.layout.places(&name);
+        let counts = match places.single().and_then(|place| column_codes(rows, place)) {
             Some((codes, values)) => by_code(&codes, &values, expected, &counted, &mut cells, intervals.count)?,
             None => by_row(&Reader::new(&places, &rows.records), expected, &counted, &mut cells, intervals.count)?,
         };

@@ -12,7 +12,6 @@ use traceql::ast::Attribute;
 use crate::{
     layout::{Place, Reading},
     reader::Reader,
-    request::QueryError,
     traces::TraceRows,
     value::{Value, kind_of_code, status_of_code},
 };
@@ -56,11 +55,11 @@ pub struct Groups {
     pub keys: Vec<GroupKey>,
 }
 
-pub fn groups(rows: &TraceRows, by: &[Attribute]) -> Result<Groups, QueryError> {
+pub fn groups(rows: &TraceRows, by: &[Attribute]) -> Groups {
     let count = rows.records.num_rows();
     let mut all = Groups { numbers: vec![0; count], keys: vec![vec![]] };
     for name in by {
-        let (codes, values) = codes(rows, name)?;
+        let (codes, values) = codes(rows, name);
         // Group and value together are a new group.
         let mut numbers = Pairs::new(all.keys.len(), values.len());
         let mut keys: Vec<GroupKey> = vec![];
@@ -74,7 +73,7 @@ pub fn groups(rows: &TraceRows, by: &[Attribute]) -> Result<Groups, QueryError> 
         }
         all.keys = keys;
     }
-    Ok(all)
+    all
 }
 
 /// The numbers given to pairs of a group and a value: in a table where that is small, else by hash.
@@ -110,12 +109,10 @@ impl Pairs {
 }
 
 /// A number for each row's value of one name, and the values by number.
-fn codes(rows: &TraceRows, name: &Attribute) -> Result<(Vec<u32>, Vec<GroupValue>), QueryError> {
-    let places = rows.layout.places(name)?;
-    if let ([place], []) = (places.first.as_slice(), places.fallback.as_slice()) {
-        if let Some(codes) = column_codes(rows, place) {
-            return Ok(codes);
-        }
+fn codes(rows: &TraceRows, name: &Attribute) -> (Vec<u32>, Vec<GroupValue>) {
+    let places = rows.layout.places(name);
+    if let Some(codes) = places.single().and_then(|place| column_codes(rows, place)) {
+        return codes;
     }
     let reader = Reader::new(&places, &rows.records);
     let mut known: HashMap<GroupValue, u32> = HashMap::new();
@@ -129,7 +126,7 @@ fn codes(rows: &TraceRows, name: &Attribute) -> Result<(Vec<u32>, Vec<GroupValue
             })
         })
         .collect();
-    Ok((codes, values))
+    (codes, values)
 }
 
 /// The fast way: a column that is numbered already.

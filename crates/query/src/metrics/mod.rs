@@ -21,6 +21,7 @@ use crate::{
     engine::{Answer, Engine},
     layout::Layout,
     matching::Matching,
+    parents,
     explain::Trail,
     reads::Reads,
     request::{MetricsRequest, QueryError},
@@ -174,9 +175,10 @@ struct Work {
 
 impl Work {
     fn new(query: MetricsQuery, intervals: Intervals) -> Self {
+        let parents = parents::asked_by_metrics(&query);
         Self {
-            condition: rows_needed(&query.pipeline),
-            single: single_filter(&query.pipeline).is_some(),
+            condition: if parents { None } else { rows_needed(&query.pipeline) },
+            single: !parents && single_filter(&query.pipeline).is_some(),
             intervals,
             query,
         }
@@ -215,7 +217,7 @@ impl Work {
         }
         let mut columns: BTreeSet<String> = [schema::START_TIME.to_owned()].into();
         for name in self.names() {
-            columns.extend(layout.places(name)?.columns().map(str::to_owned));
+            columns.extend(layout.places(name).columns().map(str::to_owned));
         }
         if !self.single {
             columns.extend(BoundPipeline::bind(&self.query.pipeline, layout)?.columns());

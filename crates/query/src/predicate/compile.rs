@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     layout::{Layout, Place, Places, Reading},
+    parents,
     request::QueryError,
     rowexpr::{RowExpr, pattern_test},
     value::{Test, Value, kind_code, status_code},
@@ -40,13 +41,20 @@ struct Compiler<'a> {
 impl Compiler<'_> {
     fn condition(&self, expr: &FieldExpr) -> Result<Expr, QueryError> {
         Ok(match expr {
+            // Columns cannot say which row is another's parent.
+            FieldExpr::Attribute(_) | FieldExpr::Compare { .. } | FieldExpr::Exists { .. } | FieldExpr::In { .. }
+                if parents::asked_by(expr) =>
+            {
+                self.by_row(expr)?
+            }
             FieldExpr::Static(Static::Bool(value), _) => constant(*value),
             FieldExpr::Static(..) => constant(false),
             FieldExpr::And(left, right) => and(self.condition(left)?, self.condition(right)?),
             FieldExpr::Or(left, right) => or(self.condition(left)?, self.condition(right)?),
-            FieldExpr::Attribute(attribute) => self.compare_bool(attribute, true)?,
+            FieldExpr::Attribute(attribute) => self.compare_bool(attribute, true),
             FieldExpr::Not(operand) => match &**operand {
-                FieldExpr::Attribute(attribute) => self.compare_bool(attribute, false)?,
+                FieldExpr::Attribute(attribute) if attribute.of_parent => self.by_row(expr)?,
+                FieldExpr::Attribute(attribute) => self.compare_bool(attribute, false),
                 operand => complement(self.condition(operand)?),
             },
             FieldExpr::Compare { op, left, right, .. } => match (&**left, &**right) {
@@ -55,28 +63,27 @@ impl Compiler<'_> {
                         ComparisonOp::Match | ComparisonOp::NotMatch => pattern_test(*op, right)?,
                         _ => literal_test(*op, literal),
                     };
-                    self.compare(attribute, &test)?
+                    self.compare(attribute, &test)
                 }
                 (FieldExpr::Static(literal, _), FieldExpr::Attribute(attribute)) => {
-                    self.compare(attribute, &literal_test(mirrored(*op), literal))?
+                    self.compare(attribute, &literal_test(mirrored(*op), literal))
                 }
                 _ => self.by_row(expr)?,
             },
             FieldExpr::Exists { exists, operand, .. } => match &**operand {
                 FieldExpr::Attribute(attribute) => {
-                    let places = self.layout.places(attribute)?;
+                    let places = self.layout.places(attribute);
                     let found = or(self.exists(&places.first), self.exists(&places.fallback));
                     if *exists { found } else { not(found) }
                 }
                 _ => self.by_row(expr)?,
             },
             FieldExpr::In { negated, operand, values, .. } => match &**operand {
-                FieldExpr::Attribute(attribute) if self.single_valued(attribute)? => {
+                FieldExpr::Attribute(attribute) if self.single_valued(attribute) => {
                     let op = if *negated { ComparisonOp::NotEqual } else { ComparisonOp::Equal };
                     let join = if *negated { and } else { or };
-                    let mut parts = values.iter().map(|v| self.compare(attribute, &literal_test(op, v)));
-                    let first = parts.next().unwrap_or(Ok(constant(*negated)))?;
-                    parts.try_fold(first, |all, part| Ok::<_, QueryError>(join(all, part?)))?
+                    let parts = values.iter().map(|v| self.compare(attribute, &literal_test(op, v)));
+                    parts.reduce(join).unwrap_or_else(|| constant(*negated))
                 }
                 _ => self.by_row(expr)?,
             },
@@ -93,27 +100,25 @@ impl Compiler<'_> {
         Ok(Arc::new(RowTest { text: expr.to_string(), expr: bound, columns }))
     }
 
-    fn compare_bool(&self, attribute: &Attribute, value: bool) -> Result<Expr, QueryError> {
+    fn compare_bool(&self, attribute: &Attribute, value: bool) -> Expr {
         self.compare(attribute, &literal_test(ComparisonOp::Equal, &Static::Bool(value)))
     }
 
-    fn single_valued(&self, attribute: &Attribute) -> Result<bool, QueryError> {
-        let places = self.layout.places(attribute)?;
-        Ok(places
-            .first
-            .iter()
-            .chain(&places.fallback)
-            .all(|place| matches!(place, Place::Promoted { .. } | Place::Fixed { .. })))
+    fn single_valued(&self, attribute: &Attribute) -> bool {
+        let places = self.layout.places(attribute);
+        let mut all = places.first.iter().chain(&places.fallback);
+        all.all(|place| matches!(place, Place::Promoted { .. } | Place::Fixed { .. }))
     }
 
-    fn compare(&self, attribute: &Attribute, test: &Test) -> Result<Expr, QueryError> {
-        let places = self.layout.places(attribute)?;
+    fn compare(&self, attribute: &Attribute, test: &Test) -> Expr {
+        let places = self.layout.places(attribute);
+        assert!(!places.of_parent, "conditions on parents are evaluated by row");
         let first = self.any_of(&places.first, test);
         if places.fallback.is_empty() {
-            return Ok(first);
+            return first;
         }
         let fallback = and(not(self.exists(&places.first)), self.any_of(&places.fallback, test));
-        Ok(or(first, fallback))
+        or(first, fallback)
     }
 
     fn any_of(&self, places: &[Place], test: &Test) -> Expr {
@@ -128,6 +133,10 @@ impl Compiler<'_> {
                     Some(column) => Arc::new(IsNotNullExpr::new(column)) as Expr,
                     None => constant(false),
                 },
+                Place::Fixed { reading: Reading::Parent, column } => match self.column(column) {
+                    Some(column) => binary(column, ComparisonOp::Greater, ScalarValue::Int32(Some(0))),
+                    None => constant(false),
+                },
                 Place::Fixed { .. } => constant(true),
                 _ => self.question(place, Question::Exists),
             })
@@ -135,7 +144,7 @@ impl Compiler<'_> {
     }
 
     fn question(&self, place: &Place, question: Question) -> Expr {
-        let places = Places { first: vec![place.clone()], fallback: vec![] };
+        let places = Places { first: vec![place.clone()], ..Places::default() };
         let columns: Vec<Expr> = places.columns().filter_map(|name| self.column(name)).collect();
         Arc::new(PlacesTest { columns, places, question })
     }

@@ -27,7 +27,7 @@ use traceql::ast::ComparisonOp;
 
 pub use compile::compile;
 
-use self::pattern::ColumnTest;
+use self::{pattern::ColumnTest, rowwise::RowTest};
 use crate::{
     request::QueryError,
     value::{Test, Value},
@@ -38,6 +38,8 @@ use crate::{
 pub struct Predicate {
     pub expr: Arc<dyn PhysicalExpr>,
     pub columns: BTreeSet<String>,
+    /// Whether it has to see traces whole: then it is no part of a scan.
+    pub asks_parents: bool,
 }
 
 /// What a predicate says without looking at rows.
@@ -50,7 +52,10 @@ pub enum Constant {
 impl Predicate {
     pub fn new(expr: Arc<dyn PhysicalExpr>) -> Self {
         let columns = collect_columns(&expr).iter().map(|c| c.name().to_owned()).collect();
-        Self { expr, columns }
+        let asks = |expr: &Arc<dyn PhysicalExpr>| Ok(expr.downcast_ref::<RowTest>().is_some_and(|test| test.expr.asks_parents()));
+        // The question itself never fails.
+        let asks_parents = expr.exists(asks).unwrap_or(true);
+        Self { expr, columns, asks_parents }
     }
 
     pub fn constant(&self) -> Option<Constant> {

@@ -105,7 +105,7 @@ pub fn stored(columns: &[Column], layout: &Layout) -> Result<BTreeSet<String>, Q
             Content::Status => drop(names.insert(schema::STATUS_CODE.to_owned())),
             Content::EndTime => names.extend([schema::START_TIME, schema::DURATION, schema::END_TIME].map(String::from)),
             Content::AttributeText(name) | Content::AttributeNumber(name) => {
-                names.extend(layout.places(name)?.columns().map(str::to_owned));
+                names.extend(layout.places(name).columns().map(str::to_owned));
             }
         }
     }
@@ -192,13 +192,13 @@ impl Content {
                 Arc::new((0..count).map(length).collect::<Int64Array>())
             }
             Self::AttributeText(name) => {
-                let reader = Reader::new(&rows.layout.places(name)?, records);
+                let reader = Reader::new(&rows.layout.places(name), records);
                 let mut out = StringBuilder::new();
                 (0..count).for_each(|row| out.append_option(reader.first(row).and_then(|value| text_of(&value))));
                 Arc::new(out.finish())
             }
             Self::AttributeNumber(name) => {
-                let reader = Reader::new(&rows.layout.places(name)?, records);
+                let reader = Reader::new(&rows.layout.places(name), records);
                 let mut out = Float64Builder::with_capacity(count);
                 (0..count).for_each(|row| out.append_option(reader.first(row).and_then(|v| v.number()).map(|n| n.as_f64())));
                 Arc::new(out.finish())

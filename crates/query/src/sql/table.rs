@@ -31,10 +31,9 @@ use crate::{
     engine::{Engine, merge_chunks},
     explain::Pruned,
     layout::Layout,
-    matching::{Matching, Part, scan_of},
+    matching::{Matching, Part, Selection},
     reads::Reads,
     request::QueryError,
-    scan::read_memory,
     source::{Sources, Unit},
     traces::TraceRows,
 };
@@ -115,12 +114,12 @@ impl Spans {
                     self.reads.trail.prune(Pruned::Time);
                     continue;
                 }
-                let Some(scan) = scan_of(&matching, source.layout(), source.within(matching.started))? else {
+                let Some(selection) = Selection::of(&matching, source.layout(), source.within(matching.started))? else {
                     self.reads.trail.prune(Pruned::Values);
                     continue;
                 };
-                let units = source.units(&scan, &self.reads)?;
-                let part = Arc::new(Part { scan, source: Arc::clone(source), left_out: left_out.clone() });
+                let units = source.units(&selection.scan, &self.reads)?;
+                let part = Arc::new(Part { selection, source: Arc::clone(source), left_out: left_out.clone() });
                 queue.extend(units.into_iter().map(|unit| Item::Unit(Arc::clone(&part), unit)));
             }
             let loose = merge_chunks(sources.loose.iter().copied().collect());
@@ -157,15 +156,13 @@ impl Common {
         match item {
             Item::Unit(part, unit) => {
                 let _memory = self.engine.reserve(unit.memory_bytes).await;
-                part.rows(unit.read(&part.scan, &self.reads).await?).map(Some)
+                part.rows(unit.read(&part.selection.scan, &self.reads).await?).map(Some)
             }
             Item::Merge(sources, ids) => {
                 let Some(rows) = self.engine.merged(&sources, &ids, &self.reads).await? else { return Ok(None) };
                 let names = |layout: &Layout| Ok(Some(stored(&self.columns, layout)?));
-                let Some(scan) = scan_of(&self.wanted.matching(&names), &rows.layout, false)? else { return Ok(None) };
-                let records = read_memory(&rows.records, &scan, &self.reads)?;
-                let layout = Layout { schema: records.schema(), catalogue: rows.layout.catalogue };
-                Ok(Some(TraceRows { records, layout }))
+                let Some(selection) = Selection::of(&self.wanted.matching(&names), &rows.layout, false)? else { return Ok(None) };
+                selection.of_whole(rows, &self.reads).map(Some)
             }
         }
     }

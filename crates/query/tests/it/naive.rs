@@ -18,7 +18,7 @@ use traceql::ast::{Attribute, AttributeName, ComparisonOp, FieldExpr, Intrinsic,
 pub use trace::{Trace, traces};
 pub use value::Value;
 
-use trace::{Node, hex, short_hex};
+use trace::{Node, Place, hex, short_hex};
 
 /// Patterns by their text, compiled once.
 #[derive(Default)]
@@ -129,7 +129,11 @@ impl Eyes<'_> {
 
     /// The values of a name, in the order they were sent.
     pub fn named(&self, name: &Attribute, span: usize) -> Vec<Value> {
-        assert!(!name.of_parent, "the generator makes none");
+        let span = match (name.of_parent, self.trace.nodes[span].place) {
+            (false, _) => span,
+            (true, Place::Child(parent)) => parent,
+            (true, Place::Root | Place::Unknown) => return vec![],
+        };
         let node = &self.trace.nodes[span];
         let row = node.row;
         match &name.name {
@@ -178,7 +182,8 @@ impl Eyes<'_> {
                 return row.span.links.iter().map(|l| Value::String(short_hex(&l.trace_id))).collect();
             }
             Intrinsic::LinkSpanId => return row.span.links.iter().map(|l| Value::String(hex(&l.span_id))).collect(),
-            Intrinsic::Parent => panic!("the generator makes none"),
+            Intrinsic::Parent if matches!(node.place, Place::Child(_)) => Value::Other,
+            Intrinsic::Parent => return vec![],
         }]
     }
 }

@@ -177,14 +177,31 @@ impl Asker<'_> {
     }
 
     fn key(&mut self) -> Name {
-        self.vocabulary.keys.choose(&mut self.rng).expect("there are attributes").clone()
+        let name = self.vocabulary.keys.choose(&mut self.rng).expect("there are attributes").clone();
+        self.perhaps_of_parent(name)
     }
 
     fn name(&mut self) -> Name {
         match self.chance(0.65) {
             true => self.key(),
-            false => self.vocabulary.intrinsics.choose(&mut self.rng).expect("there are intrinsics").clone(),
+            false => {
+                let name = self.vocabulary.intrinsics.choose(&mut self.rng).expect("there are intrinsics").clone();
+                self.perhaps_of_parent(name)
+            }
         }
+    }
+
+    fn perhaps_of_parent(&mut self, name: Name) -> Name {
+        if !self.chance(0.06) {
+            return name;
+        }
+        let text = match name.text.as_str() {
+            "traceDuration" | "rootName" | "rootServiceName" => return name,
+            of_trace if of_trace.starts_with("trace:") => return name,
+            key if key.starts_with('.') => format!("parent{key}"),
+            scoped => format!("parent.{scoped}"),
+        };
+        Name { text, ..name }
     }
 
     /// A name of something numeric, mostly.
@@ -194,7 +211,8 @@ impl Asker<'_> {
         }
         let numeric = |name: &&Name| name.literals.iter().any(|l| matches!(l, Literal::Number(_)));
         let names: Vec<&Name> = self.vocabulary.keys.iter().filter(numeric).collect();
-        names.choose(&mut self.rng).expect("there are numbers").text.clone()
+        let name = (*names.choose(&mut self.rng).expect("there are numbers")).clone();
+        self.perhaps_of_parent(name).text
     }
 
     /// A name of whatever kind.
@@ -208,7 +226,7 @@ impl Asker<'_> {
 
     fn literal_for(&mut self, name: &Name) -> Literal {
         // An attribute may be compared with any literal, an intrinsic only with those of its type.
-        let of = if name.text.contains(['.']) && self.chance(0.15) { self.key() } else { name.clone() };
+        let of = if name.text.contains(['.']) && !name.text.starts_with("parent.") && self.chance(0.15) { self.key() } else { name.clone() };
         of.literals.choose(&mut self.rng).expect("kept with literals only").clone()
     }
 
@@ -282,7 +300,7 @@ impl Asker<'_> {
                 format!("{} {} [{}]", name.text, self.pick(&["in", "not in"]), values.join(", "))
             }
             18 => format!("({} {} nil)", self.number(1), self.pick(&["=", "!="])),
-            _ => self.pick(&["true", "false", "1 < 2", "kind = server", "status = error"]).into(),
+            _ => self.pick(&["parent = nil", "parent != nil", "true", "false", "1 < 2", "kind = server", "status = error"]).into(),
         }
     }
 

@@ -18,7 +18,7 @@ fn key() -> impl Strategy<Value = String> {
         1 => "[0-9a-zA-Z_.:@/+*%-]{1,10}",
         1 => "[a-z \"\\\\=(){}&|^,~!<>é]{1,8}",
         1 => "\\PC{1,6}",
-        1 => prop::sample::select(vec!["span.x", "resource", "span:name", "in", "not", "5", "1e3", "//", "parent.x"])
+        1 => prop::sample::select(vec!["span.x", "resource", "span:name", "name", "parent", "in", "not", "5", "1e3", "//", "parent.x"])
             .prop_map(str::to_owned),
     ]
 }
@@ -41,7 +41,7 @@ fn intrinsic_of(types: &'static [traceql::Type]) -> impl Strategy<Value = Attrib
     let fitting: Vec<Intrinsic> =
         Intrinsic::ALL.into_iter().filter(|intrinsic| types.contains(&intrinsic.type_of())).collect();
     (prop::sample::select(fitting), prop::bool::weighted(0.15)).prop_map(|(intrinsic, of_parent)| {
-        let possible = intrinsic.scoped().is_some_and(|scoped| !scoped.starts_with("trace:"));
+        let possible = !intrinsic.scoped().is_some_and(|scoped| scoped.starts_with("trace:"));
         name(AttributeName::Intrinsic(intrinsic), of_parent && possible)
     })
 }

@@ -95,7 +95,12 @@ fn names_have_one_text() {
         ("{ parent.service.name = 1 }", "{ parent.service.name = 1 }"),
         ("{ parent.\"span.x\" = 1 }", "{ parent.\"span.x\" = 1 }"),
         ("{ parent.span.x = 1 }", "{ parent.span.x = 1 }"),
-        ("{ parent.span:name = \"a\" }", "{ parent.span:name = \"a\" }"),
+        ("{ parent.span:name = \"a\" }", "{ parent.name = \"a\" }"),
+        ("{ parent.name = \"a\" }", "{ parent.name = \"a\" }"),
+        ("{ parent.\"name\" = \"a\" }", "{ parent.\"name\" = \"a\" }"),
+        ("{ parent.span.name = \"a\" }", "{ parent.span.name = \"a\" }"),
+        ("{ parent.span:id = \"a\" }", "{ parent.span:id = \"a\" }"),
+        ("{ parent.nestedSetLeft = 1 }", "{ parent.nestedSetLeft = 1 }"),
         ("{ parent = nil }", "{ parent = nil }"),
     ];
     for (query, expected) in table {
@@ -249,6 +254,7 @@ fn refuses_with_a_reason() {
         ("{ parent }", "parent", "the parent span"),
         ("{ parent = 1 }", "parent", "can only be compared with `nil`"),
         ("{ parent.trace:id = \"a\" }", "parent.trace:id", "belongs to the trace"),
+        ("{ parent.rootName = \"a\" }", "parent.rootName", "belongs to the trace"),
         ("{ } | select(parent)", "parent", "is not a value"),
         ("{ } | by(parent)", "parent", "is not a value"),
         ("{ status > ok }", "status > ok", "cannot be compared by `>`"),

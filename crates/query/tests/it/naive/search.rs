@@ -235,7 +235,7 @@ impl Eyes<'_> {
             *errors += u32::from(trace.nodes[span].status == traceql::ast::Status::Error);
         }
         let asked = asked_of(pipeline);
-        let asks_name = asked.iter().any(|(name, _)| name.name == AttributeName::Intrinsic(Intrinsic::Name));
+        let asks_name = asked.iter().any(|(name, _)| !name.of_parent && name.name == AttributeName::Intrinsic(Intrinsic::Name));
         let spansets = sets.iter().map(|set| FoundSet {
             matched: set.spans.len() as u32,
             attributes: set.attributes.iter().map(|(key, value)| (key.clone(), shown(value.as_ref()))).collect(),
@@ -268,6 +268,9 @@ impl Eyes<'_> {
         let mut attributes = vec![];
         for (name, asked) in names {
             let key = match &name.name {
+                AttributeName::Key { key, .. } if name.of_parent => format!("parent.{key}"),
+                AttributeName::Intrinsic(Intrinsic::Parent) => continue,
+                AttributeName::Intrinsic(_) if name.of_parent => name.to_string(),
                 AttributeName::Key { key, .. } => key.clone(),
                 AttributeName::Intrinsic(
                     Intrinsic::Name
@@ -305,6 +308,7 @@ impl Eyes<'_> {
                     }
                     match (values.into_iter().next(), &name.name) {
                         (Some(first), _) => first,
+                        (None, _) if name.of_parent => continue,
                         (None, AttributeName::Intrinsic(Intrinsic::EventName)) => Value::String(String::new()),
                         (None, AttributeName::Key { scope: Some(Scope::Span), key })
                             if ["http.method", "http.url", "http.status_code"].contains(&key.as_str()) =>
