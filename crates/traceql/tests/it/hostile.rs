@@ -1,6 +1,5 @@
 //! No text makes the parser panic, overflow its stack or run long.
 
-use proptest::prelude::*;
 use std::fmt::Write;
 
 #[track_caller]
@@ -114,61 +113,4 @@ fn large_queries_are_an_error() {
     refused(&format!("{{ {} }}", many.join(" && ")), "more than 10 regular expressions");
     assert!(traceql::parse(&format!("{{ {} }}", many[..10].join(" && "))).is_ok());
     assert!(traceql::parse_attribute(&format!(".{}", "a".repeat(200_000))).is_err());
-}
-
-/// Pieces of the language in a random order: nearer to queries than random characters are.
-fn scraps() -> impl Strategy<Value = String> {
-    let scrap = prop::sample::select(vec![
-        "{", "}", "(", ")", "[", "]", ",", "|", "&&", "||", "=", "!=", "=~", "!~", ">", ">>", "!>>", "&<", "~", "!",
-        "-", "+", "*", "/", "%", "^", ".a", "span.\"b c\"", "resource.service.name", "parent.x", "parent", "span:id",
-        "name", "duration", "status", "nil", "true", "error", "server", "minInt", "maxInt", "1", "0", "0.5", "1e300",
-        "100ms", "\"text\"", "\"(\"", "`raw`", "in", "not", "by", "count()", "avg(duration)", "coalesce()", "select(",
-        "rate()", "quantile_over_time(duration, .5)", "compare({ }, 5)", "topk(3)", "with(a=1)", "{ }", "foo", "//",
-    ]);
-    prop::collection::vec(scrap, 0..30).prop_map(|scraps| scraps.join(" "))
-}
-
-fn answered(text: &str) {
-    match traceql::parse(text) {
-        Ok(query) => assert_eq!(traceql::parse(&query.to_string()).as_ref(), Ok(&query), "{text}"),
-        Err(error) => {
-            assert!(error.to_string().starts_with("parse error at line "), "{error}");
-            error.render(text);
-        }
-    }
-    traceql::lenient_filter(text);
-    let _ = traceql::parse_attribute(text);
-    let _ = traceql::compile_regex(text);
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2048))]
-
-    #[test]
-    fn any_text_is_answered(text in any::<String>()) {
-        answered(&text);
-    }
-
-    #[test]
-    fn any_text_of_the_languages_characters_is_answered(text in r#"[{}()\[\]|&=~!<>+*/%^.,:"'`\\a-e0-9 µé\n-]{0,40}"#) {
-        answered(&text);
-    }
-
-    #[test]
-    fn any_scraps_are_answered(text in scraps()) {
-        answered(&text);
-    }
-
-    #[test]
-    fn any_filter_of_scraps_is_answered(text in scraps()) {
-        answered(&format!("{{ {text} }}"));
-        answered(&format!("{{ }} | {text}"));
-    }
-
-    #[test]
-    fn any_cut_of_a_query_is_answered(cut in any::<prop::sample::Index>()) {
-        let query = "({ .a = \"é\" && duration > 1.5s } &>> { span.\"b c\" =~ `x|y` }) | by(name) | avg(.x) > -2 | rate() by(kind) | topk(3) with(a=1)";
-        let at = (0..=cut.index(query.len() + 1)).rev().find(|at| query.is_char_boundary(*at)).unwrap();
-        answered(&query[..at]);
-    }
 }
