@@ -2,7 +2,8 @@
 //!
 //! Where a read fails and the error names a block, the whole attempt is given up and made again without the block:
 //! an answer is never made of half a block, and which traces are split is decided over the same blocks that are
-//! read. Every further attempt leaves out at least one more block, so there are at most as many as blocks.
+//! read. Every further attempt leaves out at least one more block, so there are at most as many as blocks. Dropping the
+//! future ends the work, also that which does not pause (`time_limit`).
 
 use std::{
     collections::HashMap,
@@ -85,19 +86,21 @@ impl Engine {
     where
         F: Future<Output = Result<T, QueryError>> + Send,
     {
-        loop {
+        let waiting = reads.waited_for();
+        let outcome = loop {
             reads.begin();
             match attempt().await {
-                Ok(answer) => {
-                    reads.reachable(true)?;
-                    return Ok(answer);
-                }
+                Ok(answer) => break reads.reachable(true).map(|()| answer),
                 Err(error) => {
-                    let Some(block) = error.block.and_then(|id| reads.give_up(id, &error)) else { return Err(error) };
+                    let Some(block) = error.block.and_then(|id| reads.give_up(id, &error)) else { break Err(error) };
                     self.broken_blocks().found(&block);
-                    reads.reachable(false)?;
+                    if let Err(error) = reads.reachable(false) {
+                        break Err(error);
+                    }
                 }
             }
-        }
+        };
+        waiting.done();
+        outcome
     }
 }

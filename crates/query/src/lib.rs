@@ -33,6 +33,7 @@ mod split;
 mod structure;
 mod tags;
 mod tenant;
+mod time_limit;
 mod together;
 mod trace_index;
 mod traces;

@@ -70,7 +70,7 @@ impl Engine {
             let part = Arc::new(Part { selection, source: Arc::clone(source), left_out: left_out.clone() });
             let work = |unit: Unit| {
                 let (part, reads, work) = (Arc::clone(&part), Arc::clone(reads), work.clone());
-                async move { work(part.rows(unit.read(&part.selection.scan, &reads).await?)?) }
+                async move { work(part.rows(unit.read(&part.selection.scan, &reads).await?, &reads)?) }
             };
             self.from_each_unit(units, work, &mut take).await?;
         }
@@ -93,12 +93,12 @@ pub(crate) struct Part {
 
 impl Part {
     /// The rows without those of traces that are looked at elsewhere.
-    pub fn rows(&self, records: RecordBatch) -> Result<TraceRows, QueryError> {
+    pub fn rows(&self, records: RecordBatch, reads: &Reads) -> Result<TraceRows, QueryError> {
         let records = match self.left_out.is_empty() || records.num_rows() == 0 {
             true => records,
             false => self.without_left_out(records)?,
         };
-        let records = self.selection.finish(records)?;
+        let records = self.selection.finish(records, reads)?;
         let layout = Layout { schema: records.schema(), catalogue: Arc::clone(&self.source.layout().catalogue) };
         Ok(TraceRows { records, layout })
     }
@@ -156,16 +156,16 @@ impl Selection {
     }
 
     /// The matching ones of scanned rows.
-    fn finish(&self, records: RecordBatch) -> Result<RecordBatch, QueryError> {
+    fn finish(&self, records: RecordBatch, reads: &Reads) -> Result<RecordBatch, QueryError> {
         match &self.after {
-            Some(predicate) => filter_record_batch(&records, &holding(predicate, &records)?).map_err(QueryError::internal),
+            Some(predicate) => filter_record_batch(&records, &holding(predicate, &records, reads)?).map_err(QueryError::internal),
             None => Ok(records),
         }
     }
 
     /// The matching ones of rows in memory.
     pub fn of_whole(&self, rows: TraceRows, reads: &Reads) -> Result<TraceRows, QueryError> {
-        let records = self.finish(read_memory(&rows.records, &self.scan, reads)?)?;
+        let records = self.finish(read_memory(&rows.records, &self.scan, reads)?, reads)?;
         let layout = Layout { schema: records.schema(), catalogue: rows.layout.catalogue };
         Ok(TraceRows { records, layout })
     }

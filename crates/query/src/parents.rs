@@ -12,6 +12,7 @@ use traceql::ast::{FieldExpr, MetricsFunction, MetricsQuery, Pipeline};
 
 use crate::{
     mentioned::{in_field, names},
+    metrics::measured,
     spansets::trace_runs,
 };
 
@@ -62,14 +63,8 @@ pub fn asked_by_pipeline(pipeline: &Pipeline) -> bool {
 
 pub fn asked_by_metrics(query: &MetricsQuery) -> bool {
     let by_function = match &query.function {
-        MetricsFunction::Rate | MetricsFunction::CountOverTime => false,
         MetricsFunction::Compare { selection, .. } => asked_by(selection),
-        MetricsFunction::MinOverTime(name)
-        | MetricsFunction::MaxOverTime(name)
-        | MetricsFunction::SumOverTime(name)
-        | MetricsFunction::AvgOverTime(name)
-        | MetricsFunction::QuantileOverTime(name, _)
-        | MetricsFunction::HistogramOverTime(name) => name.of_parent,
+        function => measured(function).is_some_and(|name| name.of_parent),
     };
     by_function || query.by.iter().any(|name| name.of_parent) || asked_by_pipeline(&query.pipeline)
 }

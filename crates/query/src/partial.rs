@@ -1,8 +1,9 @@
-//! What a search tells before it is over.
+//! What a query tells before it is over.
 //!
-//! A trace is told once it is certain to be in the answer, with all that the answer says of it: no source still to be
+//! A search tells traces. A trace is told once it is certain to be in the answer, with all that the answer says of it: no source still to be
 //! read has spans as new, and the traces that are judged last, those with parts in blocks and in live data, are too
-//! few to push it out. Whoever is slow to listen hears less; the answer itself is whole in any case.
+//! few to push it out. A metrics query tells its samples as they are so far: later ones take their place. Whoever is slow to
+//! listen hears less; the answer itself is whole in any case.
 
 use std::{
     collections::HashSet,
@@ -16,23 +17,33 @@ use tokio::sync::mpsc;
 /// Messages that may wait to be heard. One more is not sent.
 const WAITING_MAX: usize = 4;
 
-/// The teller's end, for one search.
-pub struct Partial {
-    sender: mpsc::Sender<SearchResponse>,
+/// The teller's end, for one query.
+pub struct Partial<T> {
+    sender: mpsc::Sender<T>,
     every: Duration,
 }
 
-impl Partial {
-    /// A message at most `every` so often: the traces that are new since the last one, and how far the search is.
-    pub fn channel(every: Duration) -> (Self, mpsc::Receiver<SearchResponse>) {
+impl<T> Partial<T> {
+    /// A message at most `every` so often: what is new since the last one, and how far the query is.
+    pub fn channel(every: Duration) -> (Self, mpsc::Receiver<T>) {
         let (sender, receiver) = mpsc::channel(WAITING_MAX);
         (Self { sender, every }, receiver)
+    }
+
+    /// Whether it is time for a message that someone hears.
+    pub(crate) fn due(&self, last: Instant) -> bool {
+        self.sender.capacity() > 0 && last.elapsed() >= self.every
+    }
+
+    pub(crate) fn tell(&self, message: T) {
+        // Full or closed: the answer says it all again.
+        let _ = self.sender.try_send(message);
     }
 }
 
 /// One attempt at a search.
 pub(crate) struct Progress<'a> {
-    partial: Option<&'a Partial>,
+    partial: Option<&'a Partial<SearchResponse>>,
     last: Instant,
     /// Sources read, and all of them.
     pub done: u32,
@@ -44,13 +55,13 @@ pub(crate) struct Progress<'a> {
 }
 
 impl<'a> Progress<'a> {
-    pub fn new(partial: Option<&'a Partial>) -> Self {
+    pub fn new(partial: Option<&'a Partial<SearchResponse>>) -> Self {
         Self { partial, last: Instant::now(), done: 0, all: 0, inspected: 0, told: vec![] }
     }
 
     /// Whether it is time for a message that someone hears.
     pub fn due(&self) -> bool {
-        self.partial.is_some_and(|partial| partial.sender.capacity() > 0 && self.last.elapsed() >= partial.every)
+        self.partial.is_some_and(|partial| partial.due(self.last))
     }
 
     /// Tells further traces. The work after the last source counts as one more part.
@@ -58,8 +69,7 @@ impl<'a> Progress<'a> {
         let Some(partial) = self.partial else { return };
         let metrics = SearchMetrics { completed_jobs: self.done, total_jobs: self.all + 1, ..metrics };
         self.told.extend(traces.iter().cloned());
-        // Full or closed: the answer says it all again.
-        let _ = partial.sender.try_send(SearchResponse { traces, metrics: Some(metrics) });
+        partial.tell(SearchResponse { traces, metrics: Some(metrics) });
         self.last = Instant::now();
     }
 

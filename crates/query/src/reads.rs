@@ -3,7 +3,11 @@
 use std::{
     collections::BTreeMap,
     fmt::Write,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use model::{ErrorKind, TenantId};
@@ -13,6 +17,7 @@ use ulid::Ulid;
 use crate::{
     explain::{Explanation, Trail},
     request::QueryError,
+    time_limit::{TimeLimit, Waiting},
 };
 
 /// With more blocks than this that the store does not give, after its own retries, it counts as unreachable.
@@ -44,6 +49,7 @@ impl Default for Budget {
 #[derive(Debug, Default)]
 pub struct Reads {
     budget: Budget,
+    time: TimeLimit,
     /// Held for the answer until its end.
     held: AtomicU64,
     /// Bytes asked of blocks, from the store or from a cache.
@@ -76,6 +82,30 @@ pub struct BrokenBlock {
 impl Reads {
     pub fn within(budget: Budget) -> Self {
         Self { budget, ..Self::default() }
+    }
+
+    /// Ends the query this long after its beginning.
+    #[must_use]
+    pub fn at_most(self, time: Duration) -> Self {
+        Self { time: TimeLimit::of(time), ..self }
+    }
+
+    /// Measures the query's time by another clock.
+    #[must_use]
+    pub fn by_clock(self, clock: Arc<dyn Fn() -> Instant + Send + Sync>) -> Self {
+        Self { time: self.time.by(clock), ..self }
+    }
+
+    /// Asked between batches of work.
+    ///
+    /// # Errors
+    /// `BudgetExceeded`: the query has worked as long as it may, or nobody waits for it any more.
+    pub(crate) fn go_on(&self) -> Result<(), QueryError> {
+        self.time.go_on()
+    }
+
+    pub(crate) fn waited_for(&self) -> Waiting<'_> {
+        self.time.waited_for()
     }
 
     pub fn budget(&self) -> Budget {
@@ -118,6 +148,7 @@ impl Reads {
 
     /// Before each attempt at an answer: what earlier attempts looked at does not count, what they read does.
     pub(crate) fn begin(&self) {
+        self.time.begin();
         self.spans.store(0, Ordering::Relaxed);
         self.trail.begin();
         self.held.store(0, Ordering::Relaxed);

@@ -102,8 +102,10 @@ pub struct MetricsRequest {
     pub end: i64,
     /// Nanoseconds. `None` chooses Tempo's default for the range. Not used by instant queries.
     pub step: Option<i64>,
-    /// `None` takes the default.
+    /// How many to show at most; `None` takes the default. The hint `exemplars` counts more.
     pub exemplars: Option<usize>,
+    /// The most, whoever asks.
+    pub exemplars_max: usize,
     pub series_max: Option<usize>,
 }
 

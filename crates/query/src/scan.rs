@@ -14,6 +14,7 @@ use arrow::{
     buffer::BooleanBuffer,
     compute::{concat_batches, filter_record_batch, take_record_batch},
     datatypes::{Schema, SchemaRef},
+    error::ArrowError,
 };
 use block::schema;
 use bytes::Bytes;
@@ -26,7 +27,7 @@ use parquet::{
         arrow_reader::{
             ArrowPredicate, ArrowPredicateFn, ArrowReaderMetadata, ArrowReaderOptions, RowFilter, RowSelection,
         },
-        async_reader::AsyncFileReader,
+        async_reader::{AsyncFileReader, ParquetRecordBatchStream},
     },
     errors::ParquetError,
     file::{metadata::{ColumnChunkMetaData, ParquetMetaData}, page_index::column_index::ColumnIndexMetaData},
@@ -41,6 +42,7 @@ use crate::{
     prune,
     reads::Reads,
     request::QueryError,
+    time_limit::ROWS_UNCHECKED_MAX,
     trace_index::{TraceIndex, rows_of},
 };
 
@@ -134,6 +136,7 @@ impl BlockReader {
         if let Some(whole) = self.whole(row_group, scan, reads).await? {
             return read_memory(&whole, scan, reads);
         }
+        reads.go_on()?;
         let mut conjuncts: Vec<Box<dyn ArrowPredicate>> = vec![];
         let file = BlockFile { block: Arc::clone(&self.block), footer: Arc::clone(self.metadata.metadata()), reads: Arc::clone(reads) };
         let mut builder = ParquetRecordBatchStreamBuilder::new_with_metadata(file, self.metadata.clone())
@@ -147,7 +150,7 @@ impl BlockReader {
         }
         if let Some(predicate) = &scan.predicate {
             for conjunct in predicate.conjuncts() {
-                conjuncts.push(self.row_filter(&conjunct)?);
+                conjuncts.push(self.row_filter(&conjunct, reads)?);
             }
         }
         let projection = match &scan.columns {
@@ -160,9 +163,18 @@ impl BlockReader {
             .build()
             .map_err(|e| self.failed(e))?;
         let schema = Arc::clone(stream.schema());
-        let batches: Vec<RecordBatch> = stream.try_collect().await.map_err(|e| self.failed(e))?;
+        let batches = self.collect(stream, reads).await?;
         reads.spans.fetch_add(self.rows(row_group), Ordering::Relaxed);
         concat_batches(&schema, &batches).map_err(QueryError::internal)
+    }
+
+    async fn collect(&self, mut stream: ParquetRecordBatchStream<BlockFile>, reads: &Reads) -> Result<Vec<RecordBatch>, QueryError> {
+        let mut batches = vec![];
+        while let Some(batch) = stream.try_next().await.map_err(|e| self.failed(e))? {
+            reads.go_on()?;
+            batches.push(batch);
+        }
+        Ok(batches)
     }
 
     /// All rows of the columns that `scan` looks at, if they are kept or worth keeping.
@@ -248,6 +260,7 @@ impl BlockReader {
 
     /// Some columns of a row group, all rows, in file order.
     async fn decode(&self, row_group: usize, columns: &[usize], reads: &Arc<Reads>) -> Result<RecordBatch, QueryError> {
+        reads.go_on()?;
         let rows = usize::try_from(self.rows(row_group)).map_err(QueryError::internal)?;
         let file = BlockFile { block: Arc::clone(&self.block), footer: Arc::clone(self.metadata.metadata()), reads: Arc::clone(reads) };
         let stream = ParquetRecordBatchStreamBuilder::new_with_metadata(file, self.metadata.clone())
@@ -257,7 +270,7 @@ impl BlockReader {
             .build()
             .map_err(|e| self.failed(e))?;
         let schema = Arc::clone(stream.schema());
-        let batches: Vec<RecordBatch> = stream.try_collect().await.map_err(|e| self.failed(e))?;
+        let batches = self.collect(stream, reads).await?;
         match batches.as_slice() {
             [batch] => Ok(batch.clone()),
             batches => concat_batches(&schema, batches).map_err(QueryError::internal),
@@ -289,7 +302,7 @@ impl BlockReader {
         ProjectionMask::roots(self.metadata.parquet_schema(), roots)
     }
 
-    fn row_filter(&self, predicate: &Predicate) -> Result<Box<dyn ArrowPredicate>, QueryError> {
+    fn row_filter(&self, predicate: &Predicate, reads: &Arc<Reads>) -> Result<Box<dyn ArrowPredicate>, QueryError> {
         assert!(!predicate.asks_parents, "a scan does not see traces whole");
         let mask = self.mask(predicate.columns.iter().map(String::as_str));
         // The filter is handed its columns in file order.
@@ -298,7 +311,11 @@ impl BlockReader {
         indices.sort_unstable();
         let narrow = self.layout.schema.project(&indices).map_err(QueryError::internal)?;
         let expr = predicate.evaluator(&narrow)?;
-        Ok(Box::new(ArrowPredicateFn::new(mask, move |batch| evaluate(&expr, &batch))))
+        let reads = Arc::clone(reads);
+        Ok(Box::new(ArrowPredicateFn::new(mask, move |batch| {
+            reads.go_on().map_err(|e| ArrowError::ExternalError(Box::new(e)))?;
+            evaluate(&expr, &batch)
+        })))
     }
 
     fn trace_filter(&self, traces: Arc<Vec<TraceId>>) -> Box<dyn ArrowPredicate> {
@@ -367,7 +384,7 @@ pub fn read_memory(records: &RecordBatch, scan: &Scan, reads: &Reads) -> Result<
         }
         None => records.clone(),
     };
-    let mask = scan.predicate.as_ref().map(|predicate| matching(predicate, &rows)).transpose()?;
+    let mask = scan.predicate.as_ref().map(|predicate| matching(predicate, &rows, reads)).transpose()?;
     let rows = match &scan.columns {
         Some(columns) => project(&rows, columns.iter().map(String::as_str))?,
         None => rows,
@@ -382,20 +399,20 @@ pub fn read_memory(records: &RecordBatch, scan: &Scan, reads: &Reads) -> Result<
 const FEW_LEFT: usize = 8;
 
 /// The rows for which a predicate holds: condition by condition, the later ones where the earlier ones hold.
-pub fn matching(predicate: &Predicate, rows: &RecordBatch) -> Result<BooleanArray, QueryError> {
+pub fn matching(predicate: &Predicate, rows: &RecordBatch, reads: &Reads) -> Result<BooleanArray, QueryError> {
     let count = rows.num_rows();
     let mut left: Option<BooleanArray> = None;
     for part in predicate.conjuncts() {
         left = Some(match left {
-            None => holds_on(&part, rows)?,
+            None => holds_on(&part, rows, reads)?,
             Some(left) if part.asks_parents || left.true_count() * FEW_LEFT > count => {
-                arrow::compute::and(&left, &holds_on(&part, rows)?).map_err(QueryError::internal)?
+                arrow::compute::and(&left, &holds_on(&part, rows, reads)?).map_err(QueryError::internal)?
             }
             Some(left) if left.true_count() == 0 => return Ok(left),
             Some(left) => {
                 let narrow = project(rows, part.columns.iter().map(String::as_str))?;
                 let few = filter_record_batch(&narrow, &left).map_err(QueryError::internal)?;
-                let verdicts = holds_on(&part, &few)?;
+                let verdicts = holds_on(&part, &few, reads)?;
                 let mut bits = BooleanBufferBuilder::new(count);
                 bits.append_n(count, false);
                 left.values().set_indices().zip(verdicts.values()).for_each(|(row, holds)| bits.set_bit(row, holds));
@@ -406,8 +423,20 @@ pub fn matching(predicate: &Predicate, rows: &RecordBatch) -> Result<BooleanArra
     Ok(left.unwrap_or_else(|| BooleanArray::new(BooleanBuffer::new_set(count), None)))
 }
 
-fn holds_on(predicate: &Predicate, rows: &RecordBatch) -> Result<BooleanArray, QueryError> {
-    evaluate(&predicate.evaluator(&rows.schema())?, rows).map_err(QueryError::internal)
+/// What is decided row by row is decided in stretches, with a look at the time between them.
+fn holds_on(predicate: &Predicate, rows: &RecordBatch, reads: &Reads) -> Result<BooleanArray, QueryError> {
+    reads.go_on()?;
+    let expr = predicate.evaluator(&rows.schema())?;
+    if !predicate.by_row || predicate.asks_parents || rows.num_rows() <= ROWS_UNCHECKED_MAX {
+        return evaluate(&expr, rows).map_err(QueryError::internal);
+    }
+    let mut verdicts = BooleanBufferBuilder::new(rows.num_rows());
+    for start in (0..rows.num_rows()).step_by(ROWS_UNCHECKED_MAX) {
+        let stretch = rows.slice(start, ROWS_UNCHECKED_MAX.min(rows.num_rows() - start));
+        verdicts.append_buffer(evaluate(&expr, &stretch).map_err(QueryError::internal)?.values());
+        reads.go_on()?;
+    }
+    Ok(BooleanArray::new(verdicts.finish(), None))
 }
 
 /// The named columns that the batch has, in its order.

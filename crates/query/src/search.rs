@@ -169,7 +169,7 @@ impl Engine {
         &'a self,
         tenants: &'a [TenantId],
         request: SearchRequest,
-        partial: Option<&'a Partial>,
+        partial: Option<&'a Partial<tempopb::SearchResponse>>,
     ) -> Answer<'a, tempopb::SearchResponse> {
         Box::pin(self.newest(tenants, request, None, partial.filter(|_| tenants.len() == 1)))
     }
@@ -197,7 +197,7 @@ impl Engine {
         tenants: &[TenantId],
         request: SearchRequest,
         after: Option<Cursor>,
-        partial: Option<&Partial>,
+        partial: Option<&Partial<tempopb::SearchResponse>>,
     ) -> Result<tempopb::SearchResponse, QueryError> {
         let reads = self.reads();
         let plan = Arc::new(Plan { after, ..Plan::new(&request.filter)? });
@@ -211,7 +211,7 @@ impl Engine {
         plan: &Arc<Plan>,
         request: &SearchRequest,
         reads: &Arc<Reads>,
-        partial: Option<&Partial>,
+        partial: Option<&Partial<tempopb::SearchResponse>>,
     ) -> Result<tempopb::SearchResponse, QueryError> {
         let mut traces = vec![];
         let mut metrics = tempopb::SearchMetrics::default();
@@ -323,7 +323,7 @@ impl Engine {
         for chunk in merge_chunks(touched.into_iter().collect()) {
             inspected += chunk.len() as u32;
             if let Some(rows) = self.merged(sources, &chunk, reads).await? {
-                winners.extend(matching_traces(&rows, plan, request.range)?);
+                winners.extend(matching_traces(&rows, plan, request.range, reads)?);
                 keep_newest(&mut winners, request.limit);
             }
         }
@@ -371,7 +371,7 @@ impl Engine {
         let columns = |layout: &Layout| Ok(Some(shown_columns(plan, layout)?));
         let mut shown = vec![];
         for rows in self.whole_traces(sources, &ids, &columns, reads).await? {
-            show_traces(&rows, plan, request, &mut shown)?;
+            show_traces(&rows, plan, request, reads, &mut shown)?;
         }
         Ok(shown)
     }
@@ -510,7 +510,7 @@ impl UnitWork {
                 break;
             }
             if let (true, None, Some(predicate)) = (steps >= STEPS_UNDECIDED, &holds, &self.scan.predicate) {
-                let mask = matching(predicate, &rows)?;
+                let mask = matching(predicate, &rows, &self.reads)?;
                 let some = traces.any(&mask);
                 self.reads.spans.fetch_add((rows.num_rows() - looked_at_rows) as u64, Ordering::Relaxed);
                 holds = Some((mask, some));
@@ -527,6 +527,7 @@ impl UnitWork {
                 }
             }
             let taken = take_record_batch(&rows, &UInt32Array::from(numbers)).map_err(QueryError::internal)?;
+            self.reads.go_on()?;
             let records = match &holds {
                 Some(_) => taken,
                 None => {
@@ -567,7 +568,7 @@ impl UnitWork {
                 if !self.split.is_empty() {
                     runs.iter().filter(|run| self.split.contains(&times.id(run.start))).for_each(|run| matched(run.start));
                 }
-                pipeline.evaluate(records, |run, _| matched(run.start))?;
+                pipeline.evaluate(records, &self.reads, |run, _| matched(run.start))?;
             }
         }
         Ok(())
@@ -610,7 +611,7 @@ impl<'a> TraceTimes<'a> {
 }
 
 /// The first pass over merged rows.
-fn matching_traces(rows: &TraceRows, plan: &Plan, range: Option<TimeRange>) -> Result<Vec<Winner>, QueryError> {
+fn matching_traces(rows: &TraceRows, plan: &Plan, range: Option<TimeRange>, reads: &Reads) -> Result<Vec<Winner>, QueryError> {
     let times = TraceTimes::of(&rows.records)?;
     let mut winners = vec![];
     let mut matched = |row: usize| {
@@ -620,7 +621,7 @@ fn matching_traces(rows: &TraceRows, plan: &Plan, range: Option<TimeRange>) -> R
     };
     match &plan.legacy {
         Some(tags) => tags.matching(&rows.records, &rows.layout, &trace_runs(&rows.records)?, &mut matched)?,
-        None => BoundPipeline::bind(&plan.pipeline, &rows.layout)?.evaluate(&rows.records, |run, _| matched(run.start))?,
+        None => BoundPipeline::bind(&plan.pipeline, &rows.layout)?.evaluate(&rows.records, reads, |run, _| matched(run.start))?,
     }
     Ok(winners)
 }
@@ -658,6 +659,7 @@ fn show_traces(
     rows: &TraceRows,
     plan: &Plan,
     request: &SearchRequest,
+    reads: &Reads,
     shown: &mut Vec<tempopb::TraceSearchMetadata>,
 ) -> Result<(), QueryError> {
     let pipeline = BoundPipeline::bind(&plan.pipeline, &rows.layout)?;
@@ -668,7 +670,7 @@ fn show_traces(
     let service = Reader::new(&rows.layout.places(&service_name()), records);
     let status = records.column_by_name(schema::STATUS_CODE).map(|c| c.as_primitive::<arrow::datatypes::Int32Type>());
     let spans = SpanWriter::new(rows, &plan.pipeline, &plan.shown)?;
-    pipeline.evaluate(records, |run, spansets| {
+    pipeline.evaluate(records, reads, |run, spansets| {
         let row = run.start;
         let mut service_stats: BTreeMap<String, tempopb::ServiceStats> = BTreeMap::new();
         if plan.legacy.is_none() {

@@ -159,6 +159,7 @@ pub struct Unit {
 
 impl Unit {
     pub async fn read(&self, scan: &Scan, reads: &Arc<Reads>) -> Result<RecordBatch, QueryError> {
+        reads.go_on()?;
         let rows = match (&self.source.data, self.row_group) {
             (SourceData::Block(reader), Some(row_group)) => reader.read(row_group, scan, reads).await?,
             (SourceData::Memory(batch, _), _) => read_memory(&batch.records, scan, reads)?,
@@ -172,6 +173,7 @@ impl Unit {
     /// All rows of what `scan` looks at and their traces, if they are at hand. `scan` has the columns of ids and
     /// whole-trace times and names no traces.
     pub async fn whole(&self, scan: &Scan, reads: &Arc<Reads>) -> Result<Option<(RecordBatch, Arc<TraceIndex>)>, QueryError> {
+        reads.go_on()?;
         let found = match (&self.source.data, self.row_group) {
             (SourceData::Block(reader), Some(row_group)) => {
                 let Some(whole) = reader.whole(row_group, scan, reads).await? else { return Ok(None) };

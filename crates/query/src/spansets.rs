@@ -3,7 +3,10 @@
 //! Filters run once over a batch and leave a mask each; everything that relates the spans of one trace then
 //! works on row numbers. Rows of a batch are sorted by trace id.
 
-use std::{collections::BTreeSet, ops::Range};
+use std::{
+    collections::{BTreeSet, HashMap},
+    ops::Range,
+};
 
 use arrow::{
     array::{Array, AsArray, BooleanArray, RecordBatch},
@@ -17,12 +20,15 @@ use traceql::ast::{
 
 use crate::{
     layout::Layout,
+    metrics::groups::GroupValue,
     parents,
     predicate::{Predicate, compile},
+    reads::Reads,
     request::QueryError,
     rowexpr::{BoundRows, RowExpr},
     scan::matching,
     structure::{Tree, relate},
+    time_limit::ROWS_UNCHECKED_MAX,
     value::{Number, Value, arithmetic, compare, negate},
 };
 
@@ -82,11 +88,11 @@ impl BoundPipeline {
     }
 
     /// Evaluates over a batch: for each trace in it, its rows and the spansets it has, if any.
-    pub fn evaluate(&self, batch: &RecordBatch, mut each: impl FnMut(Range<usize>, Vec<Spanset>)) -> Result<(), QueryError> {
+    pub fn evaluate(&self, batch: &RecordBatch, reads: &Reads, mut each: impl FnMut(Range<usize>, Vec<Spanset>)) -> Result<(), QueryError> {
         let masks = self
             .filters
             .iter()
-            .map(|filter| matching(filter, batch))
+            .map(|filter| matching(filter, batch, reads))
             .collect::<Result<Vec<_>, _>>()?;
         let numbers = |name| batch.column_by_name(name).map(|c| c.as_primitive::<Int32Type>().values().to_vec());
         let structure = [schema::NESTED_LEFT, schema::NESTED_RIGHT, schema::NESTED_PARENT].map(|name| {
@@ -97,7 +103,13 @@ impl BoundPipeline {
             exprs: self.exprs.iter().map(|e| e.over(batch)).collect(),
             tree: Tree { left: &structure[0], right: &structure[1], parent: &structure[2] },
         };
+        let mut unchecked = 0;
         for range in trace_runs(batch)? {
+            unchecked += range.len();
+            if unchecked > ROWS_UNCHECKED_MAX {
+                reads.go_on()?;
+                unchecked = 0;
+            }
             let everything = Spanset { rows: (range.start as u32..range.end as u32).collect(), attributes: vec![] };
             let spansets = rows.stages(&self.stages, vec![everything]);
             if !spansets.is_empty() {
@@ -271,16 +283,13 @@ impl Rows<'_> {
 
     fn group(&self, expr: usize, label: &str, set: Spanset) -> Vec<Spanset> {
         let mut groups: Vec<(Option<Value>, Vec<u32>)> = vec![];
+        let mut known: HashMap<GroupValue, usize> = HashMap::new();
         for row in set.rows {
-            let value = self.exprs[expr].value(row as usize);
-            let same = |known: &Option<Value>| match (known, &value) {
-                (Some(known), Some(value)) => known.same(value),
-                (known, value) => known.is_none() && value.is_none(),
-            };
-            match groups.iter_mut().find(|(known, _)| same(known)) {
-                Some((_, rows)) => rows.push(row),
-                None => groups.push((value, vec![row])),
-            }
+            let group = *known.entry(GroupValue(self.exprs[expr].value(row as usize))).or_insert_with_key(|value| {
+                groups.push((value.0.clone(), vec![]));
+                groups.len() - 1
+            });
+            groups[group].1.push(row);
         }
         let with = |value| {
             let mut attributes = set.attributes.clone();

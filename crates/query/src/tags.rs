@@ -160,9 +160,10 @@ impl Engine {
         reads: &Arc<Reads>,
     ) -> Result<BTreeSet<(&'static str, String)>, QueryError> {
         let mut values = BTreeSet::new();
+        let limit = if request.limit == 0 { usize::MAX } else { request.limit };
         if let [Attribute { name: AttributeName::Intrinsic(intrinsic), .. }] = names {
             if let Some(known) = known_values(*intrinsic) {
-                return Ok(known);
+                return Ok(known.into_iter().take(limit).collect());
             }
         }
         let filter = traceql::lenient_filter(&request.query);
@@ -193,7 +194,6 @@ impl Engine {
             };
             self.each_match(&sources, &matching, reads, move |rows| Ok(values_in(&rows, &names)), add).await?;
         }
-        let limit = if request.limit == 0 { usize::MAX } else { request.limit };
         let mut bytes = 0;
         Ok(values
             .into_iter()

@@ -63,6 +63,7 @@ async fn seen(engine: &Engine, rows: &[Row]) -> Vec<String> {
             end: (BASE + 900 * SECOND) as i64,
             step: Some(60 * SECOND as i64),
             exemplars: Some(0),
+            exemplars_max: 0,
             series_max: None,
         };
         let mut series: Vec<String> = engine.query_range(&tenants, request).await.unwrap().series.iter().map(|s| format!("{s:?}")).collect();

@@ -9,6 +9,7 @@ use traceql::ast::{Attribute, AttributeName, Intrinsic, MetricsFunction, Metrics
 
 use super::{
     compare::Comparison,
+    exemplars::{Exemplar, Exemplars},
     few_cells,
     groups::{GroupKey, groups},
     intervals::Intervals,
@@ -19,9 +20,10 @@ use crate::{
     reader::Reader,
     request::QueryError,
     traces::TraceRows,
-    value::Number,
+    value::{Number, Value},
 };
 
+#[derive(Clone)]
 pub enum Cells {
     Counts(HashMap<GroupKey, Vec<u64>>),
     Sums(HashMap<GroupKey, Vec<Sum>>),
@@ -113,13 +115,21 @@ impl Cells {
         }
     }
 
-    pub fn into_series(self, query: &MetricsQuery, intervals: &Intervals) -> Vec<Series> {
+    /// The series, each with those of the exemplars that are of its group.
+    pub fn into_series(self, query: &MetricsQuery, intervals: &Intervals, exemplars: &Exemplars) -> Vec<Series> {
+        let measured = measured(&query.function);
+        let mut chosen: HashMap<GroupKey, Vec<(Option<Value>, Exemplar)>> = HashMap::new();
+        for (group, value, exemplar) in exemplars.by_group(query, measured) {
+            chosen.entry(group).or_default().push((value, exemplar));
+        }
+        let mut of_group = |key: &GroupKey| chosen.remove(key).unwrap_or_default().into_iter();
         match (self, &query.function) {
             (Self::Counts(cells), function) => {
                 let per = if matches!(function, MetricsFunction::Rate) { intervals.step_seconds() } else { 1.0 };
-                from_cells(cells, query, |count| Some(if *count == 0 { 0.0 } else { *count as f64 / per }))
+                let value = |count: &u64| Some(if *count == 0 { 0.0 } else { *count as f64 / per });
+                from_cells(cells, query, value, |key| of_group(key).map(|(_, exemplar)| exemplar).collect())
             }
-            (Self::Sums(cells), function) => from_cells(cells, query, |sum| {
+            (Self::Sums(cells), function) => from_cells(cells, query, |sum: &Sum| {
                 let value = match function {
                     // Not-a-number is neither least nor greatest.
                     MetricsFunction::MinOverTime(_) | MetricsFunction::MaxOverTime(_) if sum.min > sum.max => None,
@@ -129,15 +139,28 @@ impl Cells {
                     _ => Some(sum.total()),
                 };
                 value.filter(|v| sum.count > 0 && !v.is_nan())
+            }, |key| {
+                let unit = measured.map_or(1.0, unit);
+                let shown = |(value, exemplar): (Option<Value>, Exemplar)| {
+                    Some(Exemplar { value: Some(value?.number()?.as_f64() / unit), ..exemplar })
+                };
+                of_group(key).filter_map(shown).collect()
             }),
             (Self::Histograms { cells, seconds }, MetricsFunction::QuantileOverTime(_, quantiles)) => {
                 let mut all = vec![];
                 for (key, cells) in cells {
+                    let first = all.len();
                     for q in quantiles {
                         let mut labels = group_labels(query, &key, false);
                         labels.push(number_label("p", *q));
-                        let values = cells.iter().map(|h| Some(quantile(h, *q, seconds))).collect();
-                        all.push(Series { labels, values });
+                        all.push(Series::new(labels, cells.iter().map(|h| Some(quantile(h, *q, seconds))).collect()));
+                    }
+                    // To the quantile that is nearest, of equally near ones the first.
+                    for (number, exemplar) in of_group(&key).filter_map(counted) {
+                        let value = number as f64 / if seconds { 1e9 } else { 1.0 };
+                        let off = |series: &Series| series.values[exemplar.interval].map_or(f64::INFINITY, |sample| (sample - value).abs());
+                        let nearest = all[first..].iter_mut().min_by(|a, b| off(a).total_cmp(&off(b)));
+                        nearest.into_iter().for_each(|series| series.exemplars.push(Exemplar { value: Some(value), ..exemplar.clone() }));
                     }
                 }
                 all
@@ -148,11 +171,17 @@ impl Cells {
                     let mut powers: Vec<u8> = cells.iter().flat_map(|h| h.keys().copied()).collect();
                     powers.sort_unstable();
                     powers.dedup();
-                    for power in powers {
+                    let first = all.len();
+                    for power in &powers {
                         let mut labels = group_labels(query, &key, false);
-                        labels.push(number_label("__bucket", bound(power, seconds)));
-                        let values = cells.iter().map(|h| Some(h.get(&power).copied().unwrap_or(0) as f64)).collect();
-                        all.push(Series { labels, values });
+                        labels.push(number_label("__bucket", bound(*power, seconds)));
+                        let values = cells.iter().map(|h| Some(h.get(power).copied().unwrap_or(0) as f64)).collect();
+                        all.push(Series::new(labels, values));
+                    }
+                    for (number, exemplar) in of_group(&key).filter_map(counted) {
+                        let bucket = power_above(number).and_then(|power| powers.binary_search(&power).ok());
+                        let value = number as f64 / if seconds { 1e9 } else { 1.0 };
+                        bucket.into_iter().for_each(|at| all[first + at].exemplars.push(Exemplar { value: Some(value), ..exemplar.clone() }));
                     }
                 }
                 all
@@ -179,11 +208,44 @@ fn add_cells<T: Default + Clone>(all: &mut HashMap<GroupKey, Vec<T>>, part: Hash
     }
 }
 
-fn from_cells<T>(cells: HashMap<GroupKey, Vec<T>>, query: &MetricsQuery, value: impl Fn(&T) -> Option<f64>) -> Vec<Series> {
-    cells
-        .into_iter()
-        .map(|(key, cells)| Series { labels: group_labels(query, &key, true), values: cells.iter().map(&value).collect() })
-        .collect()
+fn from_cells<T>(
+    cells: HashMap<GroupKey, Vec<T>>,
+    query: &MetricsQuery,
+    value: impl Fn(&T) -> Option<f64>,
+    mut exemplars: impl FnMut(&GroupKey) -> Vec<Exemplar>,
+) -> Vec<Series> {
+    let series = |(key, cells): (GroupKey, Vec<T>)| Series {
+        labels: group_labels(query, &key, true),
+        values: cells.iter().map(&value).collect(),
+        exemplars: exemplars(&key),
+    };
+    cells.into_iter().map(series).collect()
+}
+
+/// What a histogram counts.
+fn counted((value, exemplar): (Option<Value>, Exemplar)) -> Option<(i64, Exemplar)> {
+    match value?.number()? {
+        Number::Int(number) => Some((number, exemplar)),
+        Number::Float(_) => None,
+    }
+}
+
+/// The name whose values are measured.
+pub fn measured(function: &MetricsFunction) -> Option<&Attribute> {
+    match function {
+        MetricsFunction::Rate | MetricsFunction::CountOverTime | MetricsFunction::Compare { .. } => None,
+        MetricsFunction::MinOverTime(name)
+        | MetricsFunction::MaxOverTime(name)
+        | MetricsFunction::SumOverTime(name)
+        | MetricsFunction::AvgOverTime(name)
+        | MetricsFunction::QuantileOverTime(name, _)
+        | MetricsFunction::HistogramOverTime(name) => Some(name),
+    }
+}
+
+/// Only a span's own duration is in seconds; other durations stay nanoseconds.
+fn unit(name: &Attribute) -> f64 {
+    if matches!(name.name, AttributeName::Intrinsic(Intrinsic::Duration)) { 1e9 } else { 1.0 }
 }
 
 fn is_duration(name: &Attribute) -> bool {
@@ -193,13 +255,14 @@ fn is_duration(name: &Attribute) -> bool {
     )
 }
 
-/// Counts the rows (`selected` of them, or all) into the cells of their groups and intervals.
+/// Counts the rows (`selected` of them, or all) into the cells of their groups and intervals, and looks for exemplars.
 pub fn fill(
     rows: &TraceRows,
     selected: Option<&[u32]>,
     function: &MetricsFunction,
     by: &[Attribute],
     intervals: &Intervals,
+    exemplars: &mut Exemplars,
 ) -> Result<Cells, QueryError> {
     let mut cells = Cells::new(function);
     let Some(starts) = rows.records.column_by_name(schema::START_TIME) else {
@@ -207,6 +270,7 @@ pub fn fill(
     };
     let groups = groups(rows, by);
     few_cells(groups.keys.len().saturating_mul(intervals.count))?;
+    exemplars.look(rows, selected, &groups, measured(function), intervals)?;
     let counted = Counted { starts: starts.as_primitive::<Int64Type>().values(), groups: &groups.numbers, intervals, selected };
     match (&mut cells, function) {
         (Cells::Counts(cells), _) => {
@@ -221,8 +285,7 @@ pub fn fill(
             | MetricsFunction::SumOverTime(name)
             | MetricsFunction::AvgOverTime(name),
         ) => {
-            // Only a span's own duration is in seconds; other durations stay nanoseconds.
-            let scale = if matches!(name.name, AttributeName::Intrinsic(Intrinsic::Duration)) { 1e9 } else { 1.0 };
+            let scale = unit(name);
             let mut table = Table::<Sum>::new(groups.keys.len(), intervals.count);
             match Numbers::of(rows, name) {
                 Numbers::Whole(numbers) => {

@@ -18,6 +18,7 @@ use crate::{
     layout::Layout,
     predicate::compile,
     reader::Reader,
+    reads::Reads,
     request::QueryError,
     scan::matching,
     shown::key_value,
@@ -62,7 +63,7 @@ const SIDES: [(&str, &str); 2] = [("baseline", "baseline_total"), ("selection", 
 type ByValue = HashMap<GroupValue, Vec<u64>>;
 
 /// Spans by side, attribute, value and interval.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Comparison {
     sides: [BTreeMap<String, ByValue>; 2],
 }
@@ -126,7 +127,7 @@ impl Comparison {
 }
 
 fn series(labels: Vec<proto::otlp::common::v1::KeyValue>, counts: &[u64]) -> Series {
-    Series { labels, values: counts.iter().map(|c| Some(*c as f64)).collect() }
+    Series::new(labels, counts.iter().map(|c| Some(*c as f64)).collect())
 }
 
 /// The columns that [`count`] reads: all but those of ids, events and links, and what `selection` asks for.
@@ -144,13 +145,14 @@ pub fn count(
     selection: &FieldExpr,
     range: Option<(i64, i64)>,
     intervals: &Intervals,
+    reads: &Reads,
 ) -> Result<Cells, QueryError> {
     let mut comparison = Comparison::default();
     let Some(starts) = rows.records.column_by_name(schema::START_TIME) else {
         return Ok(Cells::Comparison(comparison));
     };
     let starts = starts.as_primitive::<Int64Type>();
-    let chosen = matching(&compile(selection, &rows.layout)?, &rows.records)?;
+    let chosen = matching(&compile(selection, &rows.layout)?, &rows.records, reads)?;
     let in_range = |start: i64| range.is_none_or(|(after, until)| after < start && start <= until);
     let all: Vec<u32>;
     let selected = match selected {
@@ -171,6 +173,7 @@ pub fn count(
         .collect();
     let mut cells = 0;
     for (name, expected) in names(rows) {
+        reads.go_on()?;
         let places = rows.layout.places(&name);
         let counts = match places.single().and_then(|place| column_codes(rows, place)) {
             Some((codes, values)) => by_code(&codes, &values, expected, &counted, &mut cells, intervals.count)?,

@@ -6,16 +6,21 @@
 
 mod cells;
 mod compare;
+mod exemplars;
 pub(crate) mod groups;
 mod intervals;
 mod series;
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
 
 use block::schema;
 use model::TenantId;
 use proto::tempopb;
-use traceql::ast::{Attribute, FieldExpr, MetricsExpr, MetricsFunction, MetricsQuery, QueryBody};
+use traceql::ast::{Attribute, FieldExpr, MetricsExpr, MetricsFunction, MetricsQuery, Query, QueryBody, Static};
 
 use crate::{
     engine::{Answer, Engine},
@@ -23,28 +28,67 @@ use crate::{
     matching::Matching,
     parents,
     explain::Trail,
+    partial::Partial,
     reads::Reads,
     request::{MetricsRequest, QueryError},
     spansets::{BoundPipeline, rows_needed, single_filter},
     traces::TraceRows,
 };
 
-use self::{cells::Cells, intervals::Intervals, series::Series};
+use self::{
+    cells::Cells,
+    exemplars::{EXEMPLARS_DEFAULT, Exemplars},
+    intervals::Intervals,
+    series::Series,
+};
 
+pub(crate) use self::cells::measured;
 pub use self::intervals::{INTERVALS_MAX, default_step};
 
 /// Cells one query may fill: groups times intervals. At 8 to 40 bytes each this bounds its memory.
 const CELLS_MAX: usize = 20_000_000;
+/// A query with more is not told before it is over: making a message of them takes longer than it is worth.
+const CELLS_TOLD_MAX: usize = 100_000;
+
+/// What is asked of every part of an expression.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    tenants: &'a [TenantId],
+    request: &'a MetricsRequest,
+    intervals: Intervals,
+    reads: &'a Arc<Reads>,
+    partial: Option<&'a Partial<tempopb::QueryRangeResponse>>,
+    exemplars: usize,
+}
 
 impl Engine {
     pub fn query_range<'a>(&'a self, tenants: &'a [TenantId], request: MetricsRequest) -> Answer<'a, tempopb::QueryRangeResponse> {
-        Box::pin(self.over_range(tenants, request))
+        self.query_range_telling(tenants, request, None)
     }
 
-    async fn over_range(&self, tenants: &[TenantId], request: MetricsRequest) -> Result<tempopb::QueryRangeResponse, QueryError> {
+    /// A query that tells its series before it is over, with the samples as they are so far. What is told again or stands in
+    /// the answer takes the place of what was told. Of stages that may drop samples again (`topk`, comparisons), of
+    /// `compare()` and of arithmetic nothing is told. Should a block turn out to be damaged after its spans were told, a
+    /// series that has all its spans in it is not taken back.
+    pub fn query_range_telling<'a>(
+        &'a self,
+        tenants: &'a [TenantId],
+        request: MetricsRequest,
+        partial: Option<&'a Partial<tempopb::QueryRangeResponse>>,
+    ) -> Answer<'a, tempopb::QueryRangeResponse> {
+        Box::pin(self.over_range(tenants, request, partial))
+    }
+
+    async fn over_range(
+        &self,
+        tenants: &[TenantId],
+        request: MetricsRequest,
+        partial: Option<&Partial<tempopb::QueryRangeResponse>>,
+    ) -> Result<tempopb::QueryRangeResponse, QueryError> {
         let intervals = Intervals::range(request.start, request.end, request.step)?;
         let reads = self.reads();
-        let (series, metrics) = self.despite_broken_blocks(&reads, || self.series(tenants, &request, intervals, &reads)).await?;
+        let asked = Asked { tenants, request: &request, intervals, reads: &reads, partial, exemplars: request.exemplars_max };
+        let (series, metrics) = self.despite_broken_blocks(&reads, || self.series(asked)).await?;
         let (series, status, message) = series::limited(series, request.series_max, reads.partial());
         Ok(tempopb::QueryRangeResponse {
             series: series.into_iter().map(|s| s.over_time(&intervals)).filter(|s| !s.samples.is_empty()).collect(),
@@ -61,7 +105,8 @@ impl Engine {
     async fn at_instant(&self, tenants: &[TenantId], request: MetricsRequest) -> Result<tempopb::QueryInstantResponse, QueryError> {
         let intervals = Intervals::instant(request.start, request.end)?;
         let reads = self.reads();
-        let (series, metrics) = self.despite_broken_blocks(&reads, || self.series(tenants, &request, intervals, &reads)).await?;
+        let asked = Asked { tenants, request: &request, intervals, reads: &reads, partial: None, exemplars: 0 };
+        let (series, metrics) = self.despite_broken_blocks(&reads, || self.series(asked)).await?;
         let (series, status, message) = series::limited(series, request.series_max, reads.partial());
         Ok(tempopb::QueryInstantResponse {
             series: series.into_iter().filter_map(Series::at_once).collect(),
@@ -71,44 +116,35 @@ impl Engine {
         })
     }
 
-    async fn series(
-        &self,
-        tenants: &[TenantId],
-        request: &MetricsRequest,
-        intervals: Intervals,
-        reads: &Arc<Reads>,
-    ) -> Result<(Vec<Series>, tempopb::SearchMetrics), QueryError> {
-        use std::sync::atomic::Ordering;
-        let query = traceql::parse(&request.query).map_err(|e| QueryError::invalid(format!("invalid TraceQL query: {e}")))?;
+    async fn series(&self, asked: Asked<'_>) -> Result<(Vec<Series>, tempopb::SearchMetrics), QueryError> {
+        let query = traceql::parse(&asked.request.query).map_err(|e| QueryError::invalid(format!("invalid TraceQL query: {e}")))?;
+        let asked = Asked { exemplars: exemplars_wanted(&query, asked.request).min(asked.exemplars), ..asked };
         let QueryBody::Metrics(expr) = query.body else {
             return Err(QueryError::invalid(
                 "invalid TraceQL query: this is a search, not a metrics query; add a function such as `| rate()`, or send it to /api/search",
             ));
         };
+        // Of arithmetic no part is told.
+        let asked = Asked { partial: asked.partial.filter(|_| matches!(expr, MetricsExpr::Query(_))), ..asked };
         let mut metrics = tempopb::SearchMetrics::default();
-        let series = self.expr(tenants, &expr, intervals, reads, &mut metrics).await?;
-        metrics.inspected_bytes = reads.bytes.load(Ordering::Relaxed);
-        metrics.inspected_spans = reads.spans.load(Ordering::Relaxed);
-        (metrics.completed_jobs, metrics.total_jobs) = reads.jobs();
-        Ok((series::sorted(series), metrics))
+        let series = self.expr(&expr, asked, &mut metrics).await?;
+        Ok((series::sorted(series), worked(metrics, asked.reads)))
     }
 
     /// Boxed, because arithmetic nests. The parser bounds how deep.
     fn expr<'a>(
         &'a self,
-        tenants: &'a [TenantId],
         expr: &'a MetricsExpr,
-        intervals: Intervals,
-        reads: &'a Arc<Reads>,
+        asked: Asked<'a>,
         metrics: &'a mut tempopb::SearchMetrics,
     ) -> futures::future::BoxFuture<'a, Result<Vec<Series>, QueryError>> {
         Box::pin(async move {
             Ok(match expr {
-                MetricsExpr::Number(number) => vec![Series::constant(*number, &intervals)],
-                MetricsExpr::Query(query) => self.one_query(tenants, query, intervals, reads, metrics).await?,
+                MetricsExpr::Number(number) => vec![Series::constant(*number, &asked.intervals)],
+                MetricsExpr::Query(query) => self.one_query(query, asked, metrics).await?,
                 MetricsExpr::Binary { op, left, right } => {
-                    let left = self.expr(tenants, left, intervals, reads, metrics).await?;
-                    let right = self.expr(tenants, right, intervals, reads, metrics).await?;
+                    let left = self.expr(left, asked, metrics).await?;
+                    let right = self.expr(right, asked, metrics).await?;
                     series::combine(*op, left, right)
                 }
             })
@@ -117,16 +153,18 @@ impl Engine {
 
     async fn one_query(
         &self,
-        tenants: &[TenantId],
         query: &MetricsQuery,
-        intervals: Intervals,
-        reads: &Arc<Reads>,
+        asked: Asked<'_>,
         metrics: &mut tempopb::SearchMetrics,
     ) -> Result<Vec<Series>, QueryError> {
-        let work = Arc::new(Work::new(query.clone(), intervals));
+        let Asked { intervals, reads, .. } = asked;
+        let work = Arc::new(Work::new(query.clone(), intervals, asked.exemplars));
         work.explain(&reads.trail);
-        let mut total = Cells::new(&query.function);
-        for tenant in tenants {
+        let mut total = Part::new(query, asked.exemplars);
+        let may_drop = !query.second.is_empty() || matches!(query.function, MetricsFunction::Compare { .. });
+        let partial = asked.partial.filter(|_| !may_drop);
+        let mut told = Instant::now();
+        for tenant in asked.tenants {
             let sources = self.sources(tenant, reads).await?;
             sources.count_blocks(Some(intervals.covered()), metrics);
             let columns = |layout: &Layout| work.columns(layout);
@@ -136,18 +174,67 @@ impl Engine {
                 sources: Some(intervals.covered()),
                 columns: &columns,
             };
-            let counting = Arc::clone(&work);
-            let add = |part| {
-                total.add(part);
-                few_cells(total.len())
+            let (counting, time) = (Arc::clone(&work), Arc::clone(reads));
+            let add = |part: Part| {
+                total.cells.add(part.cells);
+                total.exemplars.add(part.exemplars);
+                few_cells(total.cells.len())?;
+                if let Some(partial) = partial.filter(|partial| partial.due(told)) {
+                    tell(partial, &total.cells, query, asked, *metrics);
+                    told = Instant::now();
+                }
+                Ok(())
             };
-            self.each_match(&sources, &matching, reads, move |rows| counting.part(&rows), add).await?;
+            self.each_match(&sources, &matching, reads, move |rows| counting.part(&rows, &time), add).await?;
         }
-        let mut series = total.into_series(query, &intervals);
+        let mut series = total.cells.into_series(query, &intervals, &total.exemplars);
         for stage in &query.second {
             series = series::second_stage(series, stage);
         }
         Ok(series)
+    }
+}
+
+/// Tells the series as they are, without exemplars: those may still change.
+fn tell(
+    partial: &Partial<tempopb::QueryRangeResponse>,
+    cells: &Cells,
+    query: &MetricsQuery,
+    asked: Asked<'_>,
+    metrics: tempopb::SearchMetrics,
+) {
+    if cells.len() > CELLS_TOLD_MAX {
+        return;
+    }
+    let series = cells.clone().into_series(query, &asked.intervals, &Exemplars::new(0));
+    // Which series a cut answer has is known in the end.
+    if asked.request.series_max.is_some_and(|most| most > 0 && series.len() > most) {
+        return;
+    }
+    let series = series::sorted(series).into_iter().map(|series| series.over_time(&asked.intervals));
+    let metrics = worked(metrics, asked.reads);
+    partial.tell(tempopb::QueryRangeResponse {
+        series: series.filter(|series| !series.samples.is_empty()).collect(),
+        // What is left counts as one part.
+        metrics: Some(tempopb::SearchMetrics { total_jobs: metrics.total_jobs + 1, ..metrics }),
+        ..Default::default()
+    });
+}
+
+/// With what was read up to now.
+fn worked(mut metrics: tempopb::SearchMetrics, reads: &Reads) -> tempopb::SearchMetrics {
+    metrics.inspected_bytes = reads.bytes.load(Ordering::Relaxed);
+    metrics.inspected_spans = reads.spans.load(Ordering::Relaxed);
+    (metrics.completed_jobs, metrics.total_jobs) = reads.jobs();
+    metrics
+}
+
+/// `with(exemplars=false)` wants none; a number says how many.
+fn exemplars_wanted(query: &Query, request: &MetricsRequest) -> usize {
+    match query.hint("exemplars") {
+        Some(Static::Bool(false)) => 0,
+        Some(Static::Int(number)) => usize::try_from(*number).unwrap_or(0),
+        _ => request.exemplars.unwrap_or(EXEMPLARS_DEFAULT),
     }
 }
 
@@ -163,10 +250,24 @@ fn few_cells(cells: usize) -> Result<(), QueryError> {
     Ok(())
 }
 
+/// What a part of the data says.
+struct Part {
+    cells: Cells,
+    exemplars: Exemplars,
+}
+
+impl Part {
+    fn new(query: &MetricsQuery, exemplars: usize) -> Self {
+        Self { cells: Cells::new(&query.function), exemplars: Exemplars::new(exemplars) }
+    }
+}
+
 /// One metrics query, ready for any part of the data.
 struct Work {
     query: MetricsQuery,
     intervals: Intervals,
+    /// The most.
+    exemplars: usize,
     /// Holds on every row the pipeline looks at.
     condition: Option<FieldExpr>,
     /// The pipeline is one filter: every matching row counts.
@@ -174,12 +275,13 @@ struct Work {
 }
 
 impl Work {
-    fn new(query: MetricsQuery, intervals: Intervals) -> Self {
+    fn new(query: MetricsQuery, intervals: Intervals, exemplars: usize) -> Self {
         let parents = parents::asked_by_metrics(&query);
         Self {
             condition: if parents { None } else { rows_needed(&query.pipeline) },
             single: !parents && single_filter(&query.pipeline).is_some(),
             intervals,
+            exemplars,
             query,
         }
     }
@@ -197,15 +299,7 @@ impl Work {
     /// The names whose values the function or the grouping reads.
     fn names(&self) -> Vec<&Attribute> {
         let mut names: Vec<&Attribute> = self.query.by.iter().collect();
-        match &self.query.function {
-            MetricsFunction::Rate | MetricsFunction::CountOverTime | MetricsFunction::Compare { .. } => {}
-            MetricsFunction::MinOverTime(name)
-            | MetricsFunction::MaxOverTime(name)
-            | MetricsFunction::SumOverTime(name)
-            | MetricsFunction::AvgOverTime(name)
-            | MetricsFunction::QuantileOverTime(name, _)
-            | MetricsFunction::HistogramOverTime(name) => names.push(name),
-        }
+        names.extend(measured(&self.query.function));
         names
     }
 
@@ -225,21 +319,23 @@ impl Work {
         Ok(Some(columns))
     }
 
-    fn part(&self, rows: &TraceRows) -> Result<Cells, QueryError> {
+    fn part(&self, rows: &TraceRows, reads: &Reads) -> Result<Part, QueryError> {
+        let mut exemplars = Exemplars::new(self.exemplars);
         let mut selected: Option<Vec<u32>> = None;
         if !self.single {
             let mut found = vec![];
             let pipeline = BoundPipeline::bind(&self.query.pipeline, &rows.layout)?;
-            pipeline.evaluate(&rows.records, |_, sets| found.extend(sets.into_iter().flat_map(|set| set.rows)))?;
+            pipeline.evaluate(&rows.records, reads, |_, sets| found.extend(sets.into_iter().flat_map(|set| set.rows)))?;
             found.sort_unstable();
             found.dedup();
             selected = Some(found);
         }
-        match &self.query.function {
+        let cells = match &self.query.function {
             MetricsFunction::Compare { selection, range, .. } => {
-                compare::count(rows, selected.as_deref(), selection, *range, &self.intervals)
+                compare::count(rows, selected.as_deref(), selection, *range, &self.intervals, reads)?
             }
-            function => cells::fill(rows, selected.as_deref(), function, &self.query.by, &self.intervals),
-        }
+            function => cells::fill(rows, selected.as_deref(), function, &self.query.by, &self.intervals, &mut exemplars)?,
+        };
+        Ok(Part { cells, exemplars })
     }
 }

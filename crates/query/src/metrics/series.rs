@@ -5,7 +5,7 @@ use std::{cmp::Ordering, collections::HashMap};
 use proto::{otlp::common::v1::{AnyValue, KeyValue, any_value}, tempopb};
 use traceql::ast::{ArithmeticOp, ComparisonOp, MetricsFunction, MetricsQuery, SecondStage};
 
-use super::{groups::GroupKey, intervals::Intervals};
+use super::{exemplars::Exemplar, groups::GroupKey, intervals::Intervals};
 use crate::{shown::key_value, value::{Number, Value, holds}};
 
 #[derive(Clone, Debug)]
@@ -13,19 +13,26 @@ pub struct Series {
     pub labels: Vec<KeyValue>,
     /// By interval; `None` where there is no sample.
     pub values: Vec<Option<f64>>,
+    /// Each stands while its interval has a sample.
+    pub exemplars: Vec<Exemplar>,
 }
 
 impl Series {
+    pub fn new(labels: Vec<KeyValue>, values: Vec<Option<f64>>) -> Self {
+        Self { labels, values, exemplars: vec![] }
+    }
+
     pub fn constant(value: f64, intervals: &Intervals) -> Self {
-        Self { labels: vec![], values: vec![Some(value); intervals.count] }
+        Self::new(vec![], vec![Some(value); intervals.count])
     }
 
     pub fn over_time(self, intervals: &Intervals) -> tempopb::TimeSeries {
-        let samples = self.values.iter().enumerate().filter_map(|(interval, value)| {
-            let value = (*value)?;
-            (!value.is_nan()).then(|| tempopb::Sample { value, timestamp_ms: intervals.timestamp_ms(interval) })
-        });
-        tempopb::TimeSeries { samples: samples.collect(), labels: self.labels, exemplars: vec![] }
+        let sample = |interval: usize| self.values[interval].filter(|value| !value.is_nan());
+        let stamped = |interval| Some(tempopb::Sample { value: sample(interval)?, timestamp_ms: intervals.timestamp_ms(interval) });
+        let samples = (0..self.values.len()).filter_map(stamped).collect();
+        let exemplars = self.exemplars.into_iter().filter_map(|exemplar| Some((sample(exemplar.interval)?, exemplar)));
+        let exemplars = exemplars.map(|(sample, exemplar)| exemplar.shown(sample)).filter(|exemplar| exemplar.value.is_finite()).collect();
+        tempopb::TimeSeries { samples, labels: self.labels, exemplars }
     }
 
     /// The one value of an instant query.
@@ -163,7 +170,7 @@ pub fn combine(op: ArithmeticOp, left: Vec<Series>, right: Vec<Series>) -> Vec<S
     let bare = |s: &Series| s.labels.iter().filter(|l| l.key != "__name__").map(label_order).collect::<Vec<_>>();
     let apply = |a: &Series, b: &Series, labels: Vec<KeyValue>| {
         let values = a.values.iter().zip(&b.values).map(|(a, b)| Some(arithmetic(op, (*a)?, (*b)?)));
-        Series { labels, values: values.map(|v| v.filter(|v| v.is_finite())).collect() }
+        Series::new(labels, values.map(|v| v.filter(|v| v.is_finite())).collect())
     };
     let without_name = |s: &Series| s.labels.iter().filter(|l| l.key != "__name__").cloned().collect::<Vec<_>>();
     if let [one] = right.as_slice() {

@@ -27,7 +27,7 @@ use traceql::ast::ComparisonOp;
 
 pub use compile::compile;
 
-use self::{pattern::ColumnTest, rowwise::RowTest};
+use self::{nested::PlacesTest, pattern::ColumnTest, rowwise::RowTest};
 use crate::{
     request::QueryError,
     value::{Test, Value},
@@ -40,6 +40,8 @@ pub struct Predicate {
     pub columns: BTreeSet<String>,
     /// Whether it has to see traces whole: then it is no part of a scan.
     pub asks_parents: bool,
+    /// Whether a part of it is decided row by row.
+    pub by_row: bool,
 }
 
 /// What a predicate says without looking at rows.
@@ -53,9 +55,10 @@ impl Predicate {
     pub fn new(expr: Arc<dyn PhysicalExpr>) -> Self {
         let columns = collect_columns(&expr).iter().map(|c| c.name().to_owned()).collect();
         let asks = |expr: &Arc<dyn PhysicalExpr>| Ok(expr.downcast_ref::<RowTest>().is_some_and(|test| test.expr.asks_parents()));
-        // The question itself never fails.
+        // The questions themselves never fail.
         let asks_parents = expr.exists(asks).unwrap_or(true);
-        Self { expr, columns, asks_parents }
+        let by_row = expr.exists(|expr| Ok(expr.downcast_ref::<RowTest>().is_some() || expr.downcast_ref::<PlacesTest>().is_some())).unwrap_or(true);
+        Self { expr, columns, asks_parents, by_row }
     }
 
     pub fn constant(&self) -> Option<Constant> {

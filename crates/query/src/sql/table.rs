@@ -156,7 +156,7 @@ impl Common {
         match item {
             Item::Unit(part, unit) => {
                 let _memory = self.engine.reserve(unit.memory_bytes).await;
-                part.rows(unit.read(&part.selection.scan, &self.reads).await?).map(Some)
+                part.rows(unit.read(&part.selection.scan, &self.reads).await?, &self.reads).map(Some)
             }
             Item::Merge(sources, ids) => {
                 let Some(rows) = self.engine.merged(&sources, &ids, &self.reads).await? else { return Ok(None) };
@@ -169,6 +169,7 @@ impl Common {
 
     async fn next(&self) -> Result<Option<RecordBatch>, QueryError> {
         loop {
+            self.reads.go_on()?;
             let item = self.queue.lock().pop_front();
             let Some(item) = item else { return Ok(None) };
             if let Some(rows) = self.rows(item).await?.filter(|rows| rows.records.num_rows() > 0) {

@@ -54,7 +54,7 @@ impl World {
 }
 
 /// Asks `total` queries, data set by data set. `kind` keeps the tests' data sets apart.
-async fn each_query(kind: u64, total: usize, make: fn(&mut Asker<'_>) -> String, check: impl AsyncFn(&World, &[Trace<'_>], &mut StdRng, &str) -> bool) {
+pub async fn each_query(kind: u64, total: usize, make: fn(&mut Asker<'_>) -> String, check: impl AsyncFn(&World, &[Trace<'_>], &mut StdRng, &str) -> bool) {
     let seed = seed();
     println!("SOSTENUTO_SEED={seed} SOSTENUTO_QUERIES={total}");
     let (mut asked, mut answered, mut refused, mut world_number) = (0, 0, 0, 0);
@@ -83,7 +83,7 @@ async fn each_query(kind: u64, total: usize, make: fn(&mut Asker<'_>) -> String,
 }
 
 /// Ends the test with all that is needed to see what happened.
-fn fail(world: &World, place: &Place, text: &str, detail: &str, trace: Option<&Trace<'_>>) -> ! {
+pub fn fail(world: &World, place: &Place, text: &str, detail: &str, trace: Option<&Trace<'_>>) -> ! {
     let mut message = format!("\nquery: {text}\nplace: {}\n{detail}\n", place.name);
     if let Some(trace) = trace {
         for node in &trace.nodes {
@@ -209,7 +209,7 @@ fn span(span: &tempopb::Span) -> FoundSpan {
     }
 }
 
-fn pair(attribute: &KeyValue) -> (String, String) {
+pub fn pair(attribute: &KeyValue) -> (String, String) {
     (attribute.key.clone(), shown(attribute.value.as_ref().expect("answers have values")))
 }
 
@@ -247,6 +247,7 @@ pub async fn check_metrics(world: &World, traces: &[Trace<'_>], rng: &mut StdRng
             end,
             step: Some(step),
             exemplars: Some(0),
+            exemplars_max: 100,
             series_max: None,
         };
         let engine = &place.engine;

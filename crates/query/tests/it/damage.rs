@@ -193,6 +193,7 @@ async fn check_without_block_1(engine: &Engine, what: &str, reason: &str, filter
             end: (BASE + 100 * SECOND) as i64,
             step: None,
             exemplars: None,
+            exemplars_max: 100,
             series_max: None,
         };
         let counted = engine.query_instant(&[tenant()], request).await.unwrap();

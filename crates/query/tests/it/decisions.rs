@@ -24,7 +24,7 @@ fn int(value: i64) -> AnyValue {
 }
 
 /// A span that lasts a second, named by its number.
-fn span(trace: u128, id: u64, parent: u64, start_s: u64) -> Row {
+pub fn span(trace: u128, id: u64, parent: u64, start_s: u64) -> Row {
     let start = BASE + start_s * SECOND;
     let span = Span {
         trace_id: trace.to_be_bytes().into(),
@@ -50,7 +50,7 @@ fn with_values(values: impl IntoIterator<Item = AnyValue>) -> Vec<Row> {
     spans.collect()
 }
 
-async fn ask(place: &Place, query: &str) -> Vec<tempopb::TraceSearchMetadata> {
+pub async fn ask(place: &Place, query: &str) -> Vec<tempopb::TraceSearchMetadata> {
     asked(place, query, 100, 0, None).await
 }
 
@@ -74,7 +74,7 @@ fn span_ids(traces: &[tempopb::TraceSearchMetadata]) -> Vec<u64> {
 }
 
 /// Every query finds just the spans with these ids, in every place.
-async fn check(rows: &[Row], table: &[(&str, &[u64])]) {
+pub async fn check(rows: &[Row], table: &[(&str, &[u64])]) {
     for place in everywhere(rows, 7).await {
         for (query, expected) in table {
             assert_eq!(span_ids(&ask(&place, query).await), *expected, "{query} in place `{}`", place.name);
@@ -262,10 +262,10 @@ async fn a_span_delivered_again_counts_once() {
 }
 
 /// Over everything that starts within an hour after the base.
-async fn instant(place: &Place, query: &str) -> Vec<tempopb::InstantSeries> {
+pub async fn instant(place: &Place, query: &str) -> Vec<tempopb::InstantSeries> {
     let (start, end) = (BASE as i64, (BASE + 3600 * SECOND) as i64);
     let request =
-        MetricsRequest { query: query.to_owned(), start, end, step: None, exemplars: None, series_max: None };
+        MetricsRequest { query: query.to_owned(), start, end, step: None, exemplars: None, exemplars_max: 100, series_max: None };
     place.engine.query_instant(&[tenant()], request).await.unwrap_or_else(|e| panic!("{query}: {e}")).series
 }
 

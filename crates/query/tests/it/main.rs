@@ -3,10 +3,15 @@
 //! `SOSTENUTO_SEED=<n>` generates other data and queries; `SOSTENUTO_QUERIES=<n>` asks n queries of each kind.
 //! `SOSTENUTO_QUERY=<text>` asks that query of all data. What fails says how to ask it again.
 
+// `cfg(fuzzing)` is set by fuzzers.
+#![allow(unexpected_cfgs)]
+
 mod agreement;
 mod damage;
 mod data;
 mod decisions;
+mod exemplars;
+mod fuzz;
 mod growing;
 mod naive;
 mod paging;
@@ -14,5 +19,7 @@ mod partial;
 mod places;
 mod questions;
 mod settings;
-mod soup;
 mod sql;
+mod structure;
+mod tags;
+mod time;

@@ -6,6 +6,7 @@
 mod compare;
 pub mod metrics;
 pub mod search;
+pub mod tags;
 mod trace;
 mod value;
 

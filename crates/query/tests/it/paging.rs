@@ -59,3 +59,37 @@ async fn a_cursor_stays_valid_while_data_arrives_and_moves() {
     let known: Vec<String> = ids(&rest.traces).into_iter().filter(|id| ids(&all).contains(id)).collect();
     assert_eq!([ids(&first.traces), known].concat(), ids(&all), "nothing twice, nothing left out");
 }
+
+#[tokio::test]
+async fn pages_over_several_tenants_are_the_whole_list() {
+    use model::TenantId;
+    use storage::Commit;
+    use ulid::Ulid;
+
+    use crate::places::{Stored, encode, small_row_groups};
+
+    let stored = Stored::new(&[], &small_row_groups(64), vec![]).await;
+    let tenants = ["a", "b"].map(|name| TenantId::parse(name).unwrap());
+    for (tenant, seed) in tenants.iter().zip([13, 14]) {
+        let block = encode(Ulid::from_parts(seed, 0), &batch(&data::rows(seed)), &small_row_groups(64));
+        let adds = vec![stored.storage.put_block(tenant, &block).await.unwrap()];
+        let commit = Commit { adds, removes: vec![], transaction: None, operation: "flush" };
+        stored.storage.table(tenant).await.unwrap().commit(commit).await.unwrap();
+    }
+    let engine = stored.engine(2);
+    let whole = engine.search(&tenants, request(1_000)).await.unwrap().traces;
+    let of_first = engine.search(&tenants[..1], request(1_000)).await.unwrap().traces;
+    assert!(of_first.len() > 10 && whole.len() > of_first.len() + 10);
+    for size in [1, 7, whole.len()] {
+        let (mut pages, mut cursor) = (vec![], None);
+        loop {
+            let (page, next) = engine.search_page(&tenants, request(size), cursor).await.unwrap();
+            pages.extend(page.traces);
+            match next {
+                Some(next) => cursor = Some(next),
+                None => break,
+            }
+        }
+        assert_eq!(pages, whole, "pages of {size}");
+    }
+}

@@ -123,7 +123,7 @@ impl Question {
     async fn ask(&self, engine: &Engine) -> Vec<Vec<u8>> {
         if self.metrics {
             let (start, end, query) = (self.start, self.end, self.text.clone());
-            let request = MetricsRequest { query, start, end, step: None, exemplars: None, series_max: None };
+            let request = MetricsRequest { query, start, end, step: None, exemplars: None, exemplars_max: 100, series_max: None };
             let answer = engine.query_range(&[tenant()], request).await;
             let series = answer.unwrap_or_else(|e| panic!("{}: {e}", self.text)).series;
             return series.iter().map(Message::encode_to_vec).collect();
