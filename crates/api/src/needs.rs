@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use crate::sampling;
 use door::{Need, Needs, Role};
+use http::Method;
 
 /// Paths that say whether the server works, for who watches over it.
 const OPEN: [&str; 5] = ["/ready", "/api/echo", "/zipkin/health", "/health", "/grpc.health.v1.Health/"];
+const ASKING: [Method; 3] = [Method::GET, Method::HEAD, Method::POST];
 /// Where questions about traces begin, below the prefix or not.
 const READ: [&str; 4] = ["/api/", "/jaeger/", "/zipkin/", crate::grpc::PATH_START];
 
@@ -16,7 +18,7 @@ const SAMPLING: Need = Need::Any(&[Role::Read, Role::Write]);
 /// Of the port that serves everything.
 pub fn needs(configured_prefix: &str) -> Needs {
     let prefix = crate::routes::prefix(configured_prefix);
-    Arc::new(move |_, path| need(path.strip_prefix(&prefix).filter(|_| !prefix.is_empty()).unwrap_or(path)))
+    Arc::new(move |method, path| need(method, path.strip_prefix(&prefix).filter(|_| !prefix.is_empty()).unwrap_or(path)))
 }
 
 /// Of the ports that only serve the query API of another system.
@@ -40,20 +42,19 @@ pub fn delivery_needs() -> Needs {
     })
 }
 
-fn need(path: &str) -> Need {
+fn need(method: &Method, path: &str) -> Need {
     match path {
         "/api/sampling" | sampling::METHOD => SAMPLING,
         "/metrics" => Need::Any(&[Role::Metrics]),
         _ if OPEN.iter().any(|open| path == *open || open.ends_with('/') && path.starts_with(open)) => Need::Nothing,
-        _ if READ.iter().any(|start| path.starts_with(start)) => Need::READ,
+        // Questions are asked with these; whatever changes something below the same paths will not be.
+        _ if ASKING.contains(method) && READ.iter().any(|start| path.starts_with(start)) => Need::READ,
         _ => Need::ADMIN,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use http::Method;
-
     use super::*;
 
     #[test]
@@ -73,5 +74,6 @@ mod tests {
             check("", path, Need::ADMIN);
             check("/tempo", path, Need::ADMIN);
         }
+        assert_eq!(needs("")(&Method::DELETE, "/api/search"), Need::ADMIN);
     }
 }

@@ -58,6 +58,9 @@ impl Strategies {
     /// # Errors
     /// Says which strategy cannot be meant, and why.
     pub fn parse(json: &[u8]) -> Result<Self, String> {
+        if !json.trim_ascii_start().starts_with(b"{") {
+            return Err("not a file of strategies: it is an object with default_strategy and service_strategies".to_owned());
+        }
         let file: File = serde_json::from_slice(json).map_err(|error| format!("not a file of strategies: {error}"))?;
         let (default, everywhere) = match &file.default_strategy {
             Some(of) => (of.strategy("default_strategy")?, of.operations("default_strategy")?),

@@ -53,7 +53,8 @@ impl Body for Watched {
                 if let Some(status) = frame.trailers_ref().and_then(grpc_status) {
                     self.outcome.grpc_status = Some(status);
                 }
-                self.outcome.whole = self.body.is_end_stream();
+                // Nothing comes behind trailers.
+                self.outcome.whole = frame.is_trailers() || self.body.is_end_stream();
             }
             Poll::Ready(None) => self.outcome.whole = true,
             Poll::Ready(Some(Err(_))) | Poll::Pending => {}

@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use proptest::prelude::*;
 use ring::{
     hmac,
     rand::SystemRandom,
@@ -193,4 +194,25 @@ async fn without_keys_nothing_is_decided() {
     let tokens = Tokens::open(JwtSettings { keys: KeySource::File(path), ..settings(&[Algorithm::RS256]) }).unwrap();
     let identity: Arc<Identity> = tokens.identity(&RSA_TOKEN.join("."), 1_000).await.unwrap();
     assert_eq!(identity.name, "rosa");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn a_token_with_one_other_character_is_refused(place in any::<prop::sample::Index>(), other in "[A-Za-z0-9_.=-]") {
+        let token = RSA_TOKEN.join(".");
+        let place = place.index(token.len());
+        prop_assume!(token[place..=place] != other);
+        let changed = format!("{}{other}{}", &token[..place], &token[place + 1..]);
+        prop_assert!(check(&changed, &rsa_keys(), &settings(&[Algorithm::RS256]), 1_000).is_err(), "{}", changed);
+    }
+
+    #[test]
+    fn no_text_is_a_token(text in "\\PC{0,200}", claims in "\\PC{0,100}") {
+        let settings = settings(&[Algorithm::RS256, Algorithm::ES256]);
+        prop_assert!(check(&text, &rsa_keys(), &settings, 1_000).is_err());
+        let framed = format!("{}.{}.{}", RSA_TOKEN[0], encode(&claims), RSA_TOKEN[2]);
+        prop_assert!(check(&framed, &rsa_keys(), &settings, 1_000).is_err());
+    }
 }
