@@ -6,7 +6,7 @@ use crate::accept::Form;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use query::{Budget, Engine, Explanation, Reads};
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 /// Set where an answer lacks something, with what and why.
 pub const PARTIAL: HeaderName = HeaderName::from_static("sostenuto-partial");
@@ -25,8 +25,8 @@ pub(crate) struct Account {
 }
 
 impl Account {
-    pub fn open(engine: &Engine, budget: Budget, explain: bool) -> Self {
-        let reads = Arc::new(Reads::within(budget));
+    pub fn open(engine: &Engine, budget: Budget, time_max: Duration, explain: bool) -> Self {
+        let reads = Arc::new(Reads::within(budget).at_most(time_max));
         Self { engine: engine.accounting(&reads), reads, explain }
     }
 

@@ -214,7 +214,8 @@ pub fn metrics(asked: AskedMetrics, limits: &QueryLimits, now: i64) -> Result<Me
         start,
         end,
         step: asked.step,
-        exemplars: (asked.exemplars > 0).then(|| asked.exemplars.min(limits.exemplars_max) as usize),
+        exemplars: (asked.exemplars > 0).then_some(asked.exemplars as usize),
+        exemplars_max: limits.exemplars_max as usize,
         series_max: (asked.series_max > 0).then_some(asked.series_max as usize),
     })
 }

@@ -8,7 +8,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::Instant};
 
 pub struct Gate {
     permits: Semaphore,
@@ -39,10 +39,15 @@ impl Gate {
     ) -> Result<T, Failure> {
         let outcome = match self.enter(tenants) {
             Err(refused) => Err(refused),
-            Ok(_inside) => match tokio::time::timeout(self.timeout, query).await {
-                Ok(outcome) => outcome.map_err(Into::into),
-                Err(_) => Err(Failure::timeout(self.timeout)),
-            },
+            Ok(_inside) => {
+                let began = Instant::now();
+                match tokio::time::timeout(self.timeout, query).await {
+                    // What ends the query itself may have noticed the time first.
+                    Ok(Err(_)) | Err(_) if began.elapsed() >= self.timeout => Err(Failure::timeout(self.timeout)),
+                    Ok(outcome) => outcome.map_err(Into::into),
+                    Err(_) => Err(Failure::timeout(self.timeout)),
+                }
+            }
         };
         if let Err(failure) = &outcome
             && failure.status.is_server_error()

@@ -2,7 +2,7 @@
 //!
 //! Requests pass the same checks as over HTTP, and 0 means absent as protobuf has it. The answer is the whole
 //! result, cut into messages of about a mebibyte; each repeats the job metrics, and what was sent is never taken
-//! back or changed by a later message. A search that takes its time sends what is certain ([`running`]).
+//! back. A search that takes its time sends what is certain, a metrics query what it has counted so far ([`running`]).
 
 use crate::{
     Failure, ReadyState,
@@ -21,7 +21,7 @@ use axum::{
 use futures::stream;
 use prost::Message;
 use proto::tempopb::{
-    QueryInstantRequest, QueryInstantResponse, QueryRangeRequest, QueryRangeResponse, SearchRequest,
+    QueryInstantRequest, QueryInstantResponse, QueryRangeRequest, QueryRangeResponse, SearchRequest, SearchResponse,
     SearchTagValuesRequest, SearchTagValuesResponse, SearchTagValuesV2Response, SearchTagsRequest, SearchTagsResponse,
     SearchTagsV2Response, SearchTagsV2Scope,
     streaming_querier_server::{StreamingQuerier, StreamingQuerierServer},
@@ -94,15 +94,15 @@ fn answer<T>(account: &Account, messages: Vec<T>) -> Answer<T> {
 
 #[tonic::async_trait]
 impl StreamingQuerier for Querier {
-    type SearchStream = running::Messages;
+    type SearchStream = running::Messages<SearchResponse>;
     type SearchTagsStream = Stream<SearchTagsResponse>;
     type SearchTagsV2Stream = Stream<SearchTagsV2Response>;
     type SearchTagValuesStream = Stream<SearchTagValuesResponse>;
     type SearchTagValuesV2Stream = Stream<SearchTagValuesV2Response>;
-    type MetricsQueryRangeStream = Stream<QueryRangeResponse>;
+    type MetricsQueryRangeStream = running::Messages<QueryRangeResponse>;
     type MetricsQueryInstantStream = Stream<QueryInstantResponse>;
 
-    async fn search(&self, request: Request<SearchRequest>) -> Result<Response<running::Messages>, Status> {
+    async fn search(&self, request: Request<SearchRequest>) -> Result<Response<running::Messages<SearchResponse>>, Status> {
         let tenants = self.0.tenants(request.metadata().as_ref())?;
         let account = self.0.account(false, &tenants);
         let r = request.into_inner();
@@ -164,7 +164,7 @@ impl StreamingQuerier for Querier {
         answer(&account, packets.into_iter().map(|tag_values| SearchTagValuesV2Response { tag_values, metrics }).collect())
     }
 
-    async fn metrics_query_range(&self, request: Request<QueryRangeRequest>) -> Answer<QueryRangeResponse> {
+    async fn metrics_query_range(&self, request: Request<QueryRangeRequest>) -> Result<Response<running::Messages<QueryRangeResponse>>, Status> {
         let tenants = self.0.tenants(request.metadata().as_ref())?;
         let account = self.0.account(false, &tenants);
         let r = request.into_inner();
@@ -176,16 +176,7 @@ impl StreamingQuerier for Querier {
             series_max: r.max_series,
         };
         let request = ask::metrics(asked, self.0.limits(), now())?;
-        let response = self.0.gate.run(&tenants, account.engine().query_range(&tenants, request)).await?;
-        let metrics = Some(response.metrics.unwrap_or_default());
-        let packets = cut(response.series, PACKET_BYTES_MAX, Message::encoded_len);
-        let mut messages: Vec<QueryRangeResponse> =
-            packets.into_iter().map(|series| QueryRangeResponse { series, metrics, ..Default::default() }).collect();
-        if let Some(last) = messages.last_mut() {
-            last.status = response.status;
-            last.message = response.message;
-        }
-        answer(&account, messages)
+        running::metrics(Arc::clone(&self.0), account, tenants, request).await
     }
 
     /// One message whatever its size: a client puts each message in the place of the one before.

@@ -276,7 +276,7 @@ mod tests {
         assert_eq!((request.start, request.end, request.step, request.exemplars), (NOW - 3600 * SECOND, NOW, None, None));
         let request = ranged("query=x&start=100&end=200&step=1m30s&exemplars=500&maxSeries=9").unwrap();
         assert_eq!((request.start, request.end, request.step), (100 * SECOND, 200 * SECOND, Some(90 * SECOND)));
-        assert_eq!((request.exemplars, request.series_max), (Some(100), Some(9)));
+        assert_eq!((request.exemplars, request.exemplars_max, request.series_max), (Some(500), 100, Some(9)));
         assert_eq!(ranged("q=x&step=0.5").unwrap().step, Some(SECOND / 2));
         assert_eq!(ranged("q=x&since=1h&end=7200").unwrap().start, 3600 * SECOND);
         // Ten thousand steps pass, one more does not.

@@ -106,8 +106,9 @@ impl Shared {
     }
 
     pub fn account(&self, explain: bool, tenants: &[TenantId]) -> Account {
-        let budget = self.state.read_limits.budget(tenants, self.state.config.budget);
-        Account::open(&self.state.engine, budget, explain)
+        let config = &self.state.config;
+        let budget = self.state.read_limits.budget(tenants, config.budget);
+        Account::open(&self.state.engine, budget, config.query_timeout, explain)
     }
 }
 

@@ -28,7 +28,10 @@ fn range() -> (u64, u64) {
 }
 
 async fn asked(server: &Server, path: &str, query: &str, more: &str) -> Value {
-    let (start, end) = range();
+    asked_over(server, range(), path, query, more).await
+}
+
+async fn asked_over(server: &Server, (start, end): (u64, u64), path: &str, query: &str, more: &str) -> Value {
     let (status, _, body) = server.get(&format!("{path}?q={}&start={start}&end={end}{more}", encoded(query))).await;
     assert_eq!(status, 200, "{query}: {body}");
     serde_json::from_str(&body).unwrap()
@@ -157,7 +160,11 @@ type Samples = BTreeMap<i64, f64>;
 
 /// Samples by labels.
 async fn ranged(server: &Server, query: &str, step: &str) -> BTreeMap<String, Samples> {
-    let answer = asked(server, "/api/metrics/query_range", query, &format!("&step={step}")).await;
+    ranged_over(server, range(), query, step).await
+}
+
+async fn ranged_over(server: &Server, range: (u64, u64), query: &str, step: &str) -> BTreeMap<String, Samples> {
+    let answer = asked_over(server, range, "/api/metrics/query_range", query, &format!("&step={step}")).await;
     let number = |value: &Value| value.as_str().unwrap().parse::<i64>().unwrap();
     let samples = |one: &Map<String, Value>| {
         list(one, "samples").iter().map(|s| (number(&s["timestampMs"]), s.get("value").map_or(0.0, |v| v.as_f64().unwrap()))).collect()
@@ -300,12 +307,21 @@ async fn a_streamed_search_sends_each_trace_once_and_no_more_than_the_limit() {
 
 #[tokio::test]
 async fn streamed_metrics_fold_into_the_answer_over_http() {
-    let server = Server::start().await;
+    let data = Data::open().await;
+    for id in [2, 3, 4] {
+        data.store(id).await;
+    }
+    // What was counted is sent at once.
+    let server = Server::over(data, false, |config| config.streaming_interval = Duration::ZERO).await;
     let mut client = StreamingQuerierClient::connect(format!("http://{}", server.address)).await.unwrap();
-    let (start, end) = range();
-    let (start, end) = (start * 1_000_000_000, end * 1_000_000_000);
-    for query in ["{} | rate()", "{} | count_over_time() by (name)", "{} | quantile_over_time(duration, 0.9) by (name)", "{ false } | rate()"] {
-        let expected = ranged(&server, query, "10s").await;
+    let range = range();
+    let (start, end) = (range.0 * 1_000_000_000, range.1 * 1_000_000_000);
+    let queries = [
+        "{} | rate()", "{} | count_over_time() by (name)", "{} | quantile_over_time(duration, 0.9) by (name)", "{ false } | rate()",
+        "{} | rate() by (name) | topk(1)", "{} | compare({ status = error })", "({} | rate()) * 2",
+    ];
+    for query in queries {
+        let expected = ranged_over(&server, range, query, "10s").await;
         let request = QueryRangeRequest { query: query.to_owned(), start, end, step: 10_000_000_000, ..Default::default() };
         let mut stream = client.metrics_query_range(request).await.unwrap().into_inner();
         let mut folded: BTreeMap<usize, Samples> = BTreeMap::new();
