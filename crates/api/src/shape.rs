@@ -2,18 +2,28 @@
 
 use crate::{Failure, account::Account, state::Shared};
 use model::TenantId;
-use proto::tempopb::{SearchTagsResponse, SearchTagsV2Response, TraceByIdResponse};
+use proto::{
+    otlp::common::v1::{AnyValue, KeyValue, any_value::Value},
+    tempopb::{SearchTagsResponse, SearchTagsV2Response, TraceByIdResponse},
+};
 use query::{TagNamesRequest, TagScope};
+use translate::NO_SERVICE_NAME;
 
-/// Grafana reads these messages of a trace without looking whether they are there.
+/// Grafana reads these messages of a trace without looking whether they are there, does not show spans of a resource without
+/// attributes, and subtracts a start from an end without a sign.
 pub fn trace(mut response: TraceByIdResponse) -> TraceByIdResponse {
     response.metrics.get_or_insert_default();
     for batch in &mut response.trace.get_or_insert_default().resource_spans {
-        batch.resource.get_or_insert_default();
+        let attributes = &mut batch.resource.get_or_insert_default().attributes;
+        if attributes.is_empty() {
+            let name = AnyValue { value: Some(Value::StringValue(NO_SERVICE_NAME.to_owned())) };
+            attributes.push(KeyValue { key: "service.name".to_owned(), value: Some(name) });
+        }
         for scope in &mut batch.scope_spans {
             scope.scope.get_or_insert_default();
             for span in &mut scope.spans {
                 span.status.get_or_insert_default();
+                span.end_time_unix_nano = span.end_time_unix_nano.max(span.start_time_unix_nano);
             }
         }
     }

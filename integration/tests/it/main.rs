@@ -7,6 +7,7 @@ mod collector;
 mod conformance;
 mod disk_faults;
 mod door;
+mod grafana;
 mod kill;
 mod log_damage;
 mod reader;
