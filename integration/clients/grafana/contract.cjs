@@ -56,7 +56,7 @@ function plain(value) {
 }
 
 async function search(api, range) {
-  const q = "{} | select(span.step, span.http.route, span.mixed, status, kind, resource.service.name)";
+  const q = "{} | select(span.step, span.http.route, status, kind, resource.service.name)";
   const { traces } = await get(`${api}/api/search?q=${encodeURIComponent(q)}&limit=100&spss=100&${range}`);
   assert.ok(traces.length > 1);
   const started = traces.map((trace) => Number(trace.startTimeUnixNano) / 1e6);
@@ -64,8 +64,8 @@ async function search(api, range) {
     fields: [
       column("traceID", traces.map((trace) => trace.traceID)),
       { ...column("startTime", started), type: FieldType.time },
-      column("traceService", traces.map((trace) => trace.rootServiceName)),
-      column("traceName", traces.map((trace) => trace.rootTraceName)),
+      column("traceService", traces.map((trace) => trace.rootServiceName ?? "")),
+      column("traceName", traces.map((trace) => trace.rootTraceName ?? "")),
       column("traceDuration", traces.map((trace) => trace.durationMs ?? 0)),
     ],
   });
@@ -75,7 +75,7 @@ async function search(api, range) {
   const spans = traces.flatMap((trace) => trace.spanSets.flatMap((set) => set.spans));
   const rows = spans.map((span) => new Map((span.attributes ?? []).map(({ key, value }) => [key, plain(value)])));
   const keys = [...new Set(rows.flatMap((row) => [...row.keys()]))];
-  for (const key of ["step", "http.route", "mixed", "status", "kind", "service.name"]) {
+  for (const key of ["step", "http.route", "status", "kind", "service.name"]) {
     assert.ok(keys.includes(key), `${key} in ${keys}`);
   }
   const columns = keys.map((key) => column(key, rows.map((row) => row.get(key) ?? null)));
