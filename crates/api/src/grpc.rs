@@ -113,7 +113,8 @@ impl StreamingQuerier for Querier {
             duration_max: Some(i64::from(r.max_duration_ms) * 1_000_000),
             range: seconds(r.start, r.end),
             limit: some(r.limit),
-            spans_per_spanset: some(r.spans_per_span_set),
+            // Grafana always says it, and 0 is all.
+            spans_per_spanset: Some(r.spans_per_span_set),
         };
         let request = ask::search(asked, self.0.limits(), now())?;
         running::search(Arc::clone(&self.0), account, tenants, request).await
