@@ -35,6 +35,7 @@ use crate::{
 /// `contract.cjs` of `integration/clients/grafana`, with its packages beside it.
 const CONTRACT: &str = "SOSTENUTO_CLIENTS_GRAFANA";
 const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+const FOR_AGENTS: &str = "crates/api/src/mcp/docs";
 const RUN: u64 = 77;
 /// What a message of a stream has at most, and what a streamed search has if it names no limit.
 const MESSAGE_BYTES_MAX: usize = 1 << 20;
@@ -58,10 +59,10 @@ fn grammar(script: &OsString, queries: &[String]) -> Vec<Vec<u64>> {
 }
 
 /// Every query in our documents and configurations, with where it stands: what `sostenuto query` is asked, rules of
-/// retention, and blocks of code in TraceQL.
+/// retention, blocks of code in TraceQL, and what agents are told, where a remark may follow behind three blanks.
 fn written_queries() -> Vec<(String, String)> {
     let mut files: Vec<PathBuf> = vec![];
-    let mut folders: Vec<PathBuf> = ["docs", "config", "deploy"].map(|folder| Path::new(REPOSITORY).join(folder)).into();
+    let mut folders: Vec<PathBuf> = ["docs", "config", "deploy", FOR_AGENTS].map(|folder| Path::new(REPOSITORY).join(folder)).into();
     files.push(Path::new(REPOSITORY).join("README.md"));
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
@@ -77,12 +78,15 @@ fn written_queries() -> Vec<(String, String)> {
     let mut queries = vec![];
     for file in files {
         let mut in_block = false;
+        let for_agents = file.parent().is_some_and(|folder| folder.ends_with(FOR_AGENTS));
         for (number, line) in fs::read_to_string(&file).unwrap().lines().enumerate() {
             let mut add = |query: &str| queries.push((format!("{}:{}", file.display(), number + 1), query.to_owned()));
             if line.starts_with("```") {
                 in_block = line == "```traceql";
             } else if in_block && !line.is_empty() {
                 add(line);
+            } else if for_agents && line.starts_with("    {") {
+                add(line.trim_start().split("   ").next().unwrap());
             } else if let Some((_, rest)) = line.split_once("query '{").or_else(|| line.split_once("query: '{"))
                 && let Some((query, _)) = rest.split_once('\'')
                 // Grafana's own placeholders are no TraceQL.
@@ -98,7 +102,7 @@ fn written_queries() -> Vec<(String, String)> {
 #[tokio::test]
 async fn every_query_of_our_documents_is_answered_and_is_one_for_grafana() {
     let written = written_queries();
-    assert!(written.len() >= 10, "{written:?}");
+    assert!(written.len() >= 30, "{written:?}");
     let folder = TempDir::new().unwrap();
     let server = Server::start(&Settings::new(folder.path())).await;
     for (place, query) in &written {
