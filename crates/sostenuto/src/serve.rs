@@ -98,6 +98,9 @@ pub async fn run(config: Config) -> anyhow::Result<bool> {
     if let Some(redactor) = redactor {
         observe::redaction(&metrics, redactor);
     }
+    if config.authenticates() && config.tls_of(API_KEY).is_none() && !addresses.api.ip().is_loopback() {
+        tracing::warn!("keys and tokens travel in plain text: set server.tls, or let something before this server encrypt");
+    }
     if config.query_frontend.mcp_server.enabled {
         tracing::warn!("the MCP server is on: what agents read at /api/mcp may reach whoever runs their model");
     }

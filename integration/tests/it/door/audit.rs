@@ -7,6 +7,7 @@ use tempfile::TempDir;
 
 use super::{Key, every_port, path, write_keys};
 use crate::{
+    client::Access,
     server::Server,
     spans::{TimeRange, request, trace_spans},
 };
@@ -36,6 +37,11 @@ async fn questions_and_refusals_are_written_down() {
     assert_eq!(reads.of("b").get("/api/search", &[]).await.0, 403);
     assert_eq!(server.client.showing("sos_x_y").get("/api/v2/search/tags", &[]).await.0, 401);
     assert_eq!(server.client.showing(&reader.key).post("application/x-protobuf", "", vec![]).await.status, 403);
+    let url = format!("http://{}/tempopb.StreamingQuerier/SearchTagsV2", server.address("api"));
+    let client = Access::default().builder().http2_prior_knowledge().build().unwrap();
+    let call = client.post(url).header("content-type", "application/grpc").header("te", "trailers");
+    let answer = call.bearer_auth(&reader.key).body(vec![0; 5]).send().await.unwrap();
+    assert!(answer.bytes().await.unwrap().len() > 5);
     assert!(server.stop().await.success());
 
     let lines = lines(&log);
@@ -48,9 +54,12 @@ async fn questions_and_refusals_are_written_down() {
         "grafana key b /api/search - 403 true".to_owned(),
         "- nobody - /api/v2/search/tags - 401 true".to_owned(),
         "grafana key - /v1/traces - 403 true".to_owned(),
+        "grafana key a /tempopb.StreamingQuerier/SearchTagsV2 - 200 false".to_owned(),
     ];
     assert_eq!(lines.iter().map(text).collect::<BTreeSet<_>>(), BTreeSet::from(expected), "{lines:#?}");
-    let search = lines.iter().find(|line| line["status"] == 200).unwrap();
+    let call = lines.iter().find(|line| line["grpc_status"].is_number()).unwrap();
+    assert!(call["grpc_status"] == 0 && call["whole"] == true && call["bytes"].as_u64().unwrap() > 5, "{call}");
+    let search = lines.iter().find(|line| line["path"] == "/api/search" && line["status"] == 200).unwrap();
     assert!(search["bytes"].as_u64().unwrap() > 50 && search["whole"] == true, "{search}");
     assert!(search["duration_ms"].as_f64().unwrap() > 0.0 && search["peer"].as_str().unwrap().starts_with("127.0.0.1:"), "{search}");
     let all = fs::read_to_string(&log).unwrap();

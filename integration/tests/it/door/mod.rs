@@ -4,6 +4,7 @@ mod access;
 mod agents;
 mod audit;
 mod authority;
+mod commands;
 mod limits;
 mod redaction;
 mod sampling;
