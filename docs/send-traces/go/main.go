@@ -25,12 +25,22 @@ import (
 // The traceparent header.
 var propagator = propagation.TraceContext{}
 
-// The exporters read OTEL_EXPORTER_OTLP_ENDPOINT, _HEADERS and _TIMEOUT themselves.
+// The exporters read OTEL_EXPORTER_OTLP_ENDPOINT, _HEADERS and _TIMEOUT themselves. Without an address they send to this
+// machine, by TLS unless told otherwise.
 func newExporter(ctx context.Context) (*otlptrace.Exporter, error) {
+	_, named := os.LookupEnv("OTEL_EXPORTER_OTLP_ENDPOINT")
 	if os.Getenv("OTEL_EXPORTER_OTLP_PROTOCOL") == "grpc" {
-		return otlptracegrpc.New(ctx)
+		var options []otlptracegrpc.Option
+		if !named {
+			options = append(options, otlptracegrpc.WithInsecure())
+		}
+		return otlptracegrpc.New(ctx, options...)
 	}
-	return otlptracehttp.New(ctx)
+	var options []otlptracehttp.Option
+	if !named {
+		options = append(options, otlptracehttp.WithInsecure())
+	}
+	return otlptracehttp.New(ctx, options...)
 }
 
 // A process has one provider as a rule; this one plays two services.

@@ -50,7 +50,7 @@ async fn what_passes_through_a_collector_stays_as_it_was() {
     };
     let folder = TempDir::new().unwrap();
     let server = Server::start(&settings(&folder)).await;
-    for (seed, exporter) in [(1, "otlp/sostenuto"), (2, "otlp_http/sostenuto")] {
+    for (seed, exporter) in [(1, "otlp_grpc/sostenuto"), (2, "otlp_http/sostenuto")] {
         let collector = Collector::start(&program, folder.path(), &server, exporter).await;
         let through = Client::new(&Access::default(), &server.address("api"), &collector.http, &collector.grpc);
         let (over_http, over_grpc) = (everything(2 * seed), everything(2 * seed + 1));
