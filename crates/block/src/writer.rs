@@ -3,15 +3,20 @@
 //! Invariants: rows are sorted by trace id; a trace never spans two row groups; the columns
 //! of all batches are the same. Bytes out, no I/O: the block is built in memory, a few tens of bytes per span.
 
+mod chunk;
 mod columns;
+mod numbers;
+mod row_group;
+mod text;
 
 use arrow::array::{Array, AsArray, RecordBatch, new_null_array};
 use arrow::datatypes::{Int64Type, SchemaRef};
 use bytes::Bytes;
 use model::TraceId;
 use parquet::arrow::ArrowWriter;
-use parquet::arrow::arrow_writer::ArrowWriterOptions;
+use parquet::arrow::arrow_writer::{ArrowRowGroupWriterFactory, ArrowWriterOptions};
 use parquet::file::metadata::KeyValue;
+use parquet::file::writer::SerializedFileWriter;
 use ulid::Ulid;
 
 use crate::batch::SpanBatch;
@@ -20,6 +25,8 @@ use crate::schema;
 use crate::sidecar::{self, Contents};
 use crate::stats::BlockStats;
 use crate::whole_trace;
+use chunk::Codec;
+use row_group::RowGroup;
 
 /// The version of the data file, in its footer. Raised when older programs would misread a file.
 const VERSION: &str = "1";
@@ -67,13 +74,39 @@ pub fn encode(batch: &SpanBatch, options: &WriterOptions) -> Result<EncodedBlock
     writer.finish()
 }
 
+/// The data file under construction.
+struct File {
+    writer: SerializedFileWriter<Vec<u8>>,
+    factory: ArrowRowGroupWriterFactory,
+    codec: Codec,
+    row_group: Option<RowGroup>,
+}
+
+impl File {
+    fn write(&mut self, records: &RecordBatch) -> Result<(), BlockError> {
+        let row_group = match &mut self.row_group {
+            Some(row_group) => row_group,
+            none => none.insert(RowGroup::new(&self.writer, &self.factory, records.schema())?),
+        };
+        row_group.write(records)
+    }
+
+    /// Ends the row group.
+    fn flush(&mut self, options: &WriterOptions) -> Result<(), BlockError> {
+        match self.row_group.take() {
+            Some(row_group) => row_group.finish(&mut self.writer, &mut self.codec, options.page_rows),
+            None => Ok(()),
+        }
+    }
+}
+
 /// Writes a block in several steps.
 pub struct BlockWriter {
     id: Ulid,
     schema: SchemaRef,
     options: WriterOptions,
-    /// Made with the first batch, whose values choose the encodings.
-    file: Option<ArrowWriter<Vec<u8>>>,
+    /// Made with the first batch, which tells the window.
+    file: Option<File>,
     rows_in_group: usize,
     last_trace: Option<TraceId>,
     contents: Contents,
@@ -107,7 +140,8 @@ impl BlockWriter {
             self.last_trace = Some(id);
             if self.rows_in_group > 0 && self.rows_in_group + trace.len() > self.options.row_group_rows {
                 self.write_rows(&records, begin, trace.start)?;
-                self.file(&records)?.flush()?;
+                let options = self.options.clone();
+                self.file(&records)?.flush(&options)?;
                 begin = trace.start;
                 self.rows_in_group = 0;
             }
@@ -118,12 +152,16 @@ impl BlockWriter {
 
     /// Bytes of the file so far, about.
     pub fn size_bytes(&self) -> usize {
-        self.file.as_ref().map_or(0, |file| file.bytes_written() + file.in_progress_size())
+        self.file.as_ref().map_or(0, |file| {
+            file.writer.bytes_written() + file.row_group.as_ref().map_or(0, RowGroup::estimated_bytes)
+        })
     }
 
     /// Ends the block. An error if nothing was written.
     pub fn finish(self) -> Result<EncodedBlock, BlockError> {
-        let data = Bytes::from(self.file.ok_or(BlockError::Empty)?.into_inner()?);
+        let mut file = self.file.ok_or(BlockError::Empty)?;
+        file.flush(&self.options)?;
+        let data = Bytes::from(file.writer.into_inner()?);
         let (sidecar, stats) = sidecar::encode(&data, self.contents)?;
         Ok(EncodedBlock { id: self.id, data, sidecar, stats })
     }
@@ -150,11 +188,11 @@ impl BlockWriter {
         Ok(())
     }
 
-    fn file(&mut self, first: &RecordBatch) -> Result<&mut ArrowWriter<Vec<u8>>, BlockError> {
+    fn file(&mut self, first: &RecordBatch) -> Result<&mut File, BlockError> {
         if self.file.is_none() {
             let window = self.window_start(first)?;
             let mark = |key: &str, value: String| KeyValue { key: key.into(), value: Some(value) };
-            let properties = columns::properties(first, &self.options)?
+            let properties = columns::properties(first.schema_ref(), &self.options)?
                 .set_key_value_metadata(Some(vec![
                     mark(sidecar::KEY_VERSION, VERSION.into()),
                     mark(sidecar::KEY_BLOCK_ID, self.id.to_string()),
@@ -162,7 +200,10 @@ impl BlockWriter {
                 ]))
                 .build();
             let options = ArrowWriterOptions::new().with_properties(properties);
-            self.file = Some(ArrowWriter::try_new_with_options(Vec::new(), self.schema.clone(), options)?);
+            let arrow = ArrowWriter::try_new_with_options(Vec::new(), self.schema.clone(), options)?;
+            let (writer, factory) = arrow.into_serialized_writer()?;
+            let codec = Codec::new(self.options.zstd_level)?;
+            self.file = Some(File { writer, factory, codec, row_group: None });
         }
         Ok(self.file.as_mut().expect("made above"))
     }

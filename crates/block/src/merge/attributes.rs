@@ -175,8 +175,10 @@ impl<'a> ScopeAttributes<'a> {
         for input in &mut this.inputs {
             input.columns = vec![[None; 4]; this.keys.names.len()];
         }
+        let mut merged = vec![0; inputs.len()];
+        runs.iter().for_each(|run| merged[run.batch] += run.len);
         for (number, attribute, array) in columns {
-            let rows = valid_rows(array, *number, runs);
+            let rows = valid_rows(array, *number, merged[*number], runs);
             if rows > 0 {
                 let key = this.keys.number(&attribute.key) as usize;
                 this.counts[key][attribute.kind as usize] += rows;
@@ -189,6 +191,9 @@ impl<'a> ScopeAttributes<'a> {
     }
 
     fn count_lists(&mut self, runs: &[Run]) {
+        if self.inputs.iter().all(|input| input.entry_keys.is_empty()) {
+            return;
+        }
         let mut firsts = Firsts::new(self.counts.len());
         for run in runs {
             let input = &self.inputs[run.batch];
@@ -349,6 +354,9 @@ impl<'a> Input<'a> {
     /// Picks the list entries that belong into columns this input does not have.
     fn take(&self, promoted: &[ByType<bool>], firsts: &mut Firsts) -> Taken {
         let mut taken = Taken::default();
+        if self.entry_keys.is_empty() {
+            return taken;
+        }
         for row in 0..self.rows {
             for (entry, key, kind) in self.candidates(row, firsts) {
                 if promoted[key as usize][kind as usize] {
@@ -394,10 +402,9 @@ impl<'a> Input<'a> {
     }
 }
 
-/// How many rows of `runs` that are in input `number` are set in its column `array`.
-fn valid_rows(array: &ArrayRef, number: usize, runs: &[Run]) -> u64 {
+/// How many rows of `runs` that are in input `number`, `merged` in all, are set in its column `array`.
+fn valid_rows(array: &ArrayRef, number: usize, merged: usize, runs: &[Run]) -> u64 {
     let own = || runs.iter().filter(|run| run.batch == number);
-    let merged: usize = own().map(|run| run.len).sum();
     let valid = match array.nulls() {
         None => merged,
         Some(nulls) if merged == array.len() => array.len() - nulls.null_count(),

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray};
 use arrow::datatypes::{Int32Type, Int64Type};
 
 use super::trace_filter;
@@ -90,18 +90,32 @@ impl Values {
         let dictionary = array.as_dictionary::<Int32Type>();
         let texts = dictionary.values().as_string::<i32>();
         let mut known = vec![false; texts.len()];
-        for key in dictionary.keys().iter().flatten() {
-            if !std::mem::replace(&mut known[key as usize], true) && texts.is_valid(key as usize) {
-                let text = texts.value(key as usize);
-                if !self.distinct.contains(text) {
-                    self.bytes += text.len();
-                    self.distinct.insert(text.to_owned());
-                }
-                if self.distinct.len() > VALUES_MAX || self.bytes > VALUES_BYTES_MAX {
-                    self.too_many = true;
-                    self.distinct.clear();
-                    return;
-                }
+        let keys = dictionary.keys();
+        match keys.nulls().filter(|nulls| nulls.null_count() > 0) {
+            None => self.add_keys(keys.values().iter().copied(), texts, &mut known),
+            Some(nulls) => self.add_keys(nulls.valid_indices().map(|row| keys.values()[row]), texts, &mut known),
+        }
+    }
+
+    fn add_keys(&mut self, keys: impl Iterator<Item = i32>, texts: &StringArray, known: &mut [bool]) {
+        for key in keys {
+            let key = key as usize;
+            if known[key] {
+                continue;
+            }
+            known[key] = true;
+            if texts.is_null(key) {
+                continue;
+            }
+            let text = texts.value(key);
+            if !self.distinct.contains(text) {
+                self.bytes += text.len();
+                self.distinct.insert(text.to_owned());
+            }
+            if self.distinct.len() > VALUES_MAX || self.bytes > VALUES_BYTES_MAX {
+                self.too_many = true;
+                self.distinct.clear();
+                return;
             }
         }
     }

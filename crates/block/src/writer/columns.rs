@@ -2,13 +2,11 @@
 //!
 //! Measured on generated traffic (`examples/block_size.rs`); `docs/block-format.md` has the table.
 
-use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::datatypes::Int32Type;
+use arrow::datatypes::{DataType, Field, Schema};
 use parquet::arrow::ArrowSchemaConverter;
 use parquet::basic::{Compression, Encoding, Type, ZstdLevel};
 use parquet::file::metadata::SortingColumn;
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder, WriterVersion};
-use parquet::schema::types::ColumnDescriptor;
 
 use super::WriterOptions;
 use crate::error::BlockError;
@@ -16,11 +14,19 @@ use crate::promotion::AttributeColumn;
 use crate::schema;
 
 /// Fewer distinct values than one in this many set rows: a dictionary pays.
-const DICTIONARY_REPEATS_MIN: usize = 2;
-/// A dictionary page over this many bytes makes the column chunk go on without one.
-const DICTIONARY_PAGE_BYTES: usize = 1 << 20;
+pub(super) const DICTIONARY_REPEATS_MIN: usize = 2;
+/// A dictionary that would grow past this many bytes makes the column chunk go on without one.
+pub(super) const DICTIONARY_PAGE_BYTES: usize = 1 << 20;
 /// Longer minima and maxima are cut.
-const STATISTICS_BYTES: usize = 64;
+pub(super) const STATISTICS_BYTES: usize = 64;
+
+/// Who encodes a column.
+pub(super) enum Encoder {
+    Text,
+    Numbers(EnabledStatistics),
+    /// The Parquet crate.
+    Other,
+}
 
 struct Layout {
     dictionary: bool,
@@ -29,8 +35,24 @@ struct Layout {
     statistics: EnabledStatistics,
 }
 
-/// The properties of a file whose first batch is `first`.
-pub(super) fn properties(first: &RecordBatch, options: &WriterOptions) -> Result<WriterPropertiesBuilder, BlockError> {
+pub(super) fn encoder(field: &Field) -> Encoder {
+    match field.data_type() {
+        kind if *kind == schema::dictionary() => Encoder::Text,
+        DataType::Int32 | DataType::Int64 => {
+            let layout = layout(&[field.name().clone()], physical(field.data_type()));
+            if layout.dictionary { Encoder::Numbers(layout.statistics) } else { Encoder::Other }
+        }
+        _ => Encoder::Other,
+    }
+}
+
+fn physical(kind: &DataType) -> Type {
+    if *kind == DataType::Int64 { Type::INT64 } else { Type::INT32 }
+}
+
+/// The properties of a file with these columns. Where [`encoder`] names another encoder than the Parquet crate, they hold
+/// for what that one leaves to it.
+pub(super) fn properties(columns: &Schema, options: &WriterOptions) -> Result<WriterPropertiesBuilder, BlockError> {
     let compression = match options.zstd_level {
         0 => Compression::UNCOMPRESSED,
         level => Compression::ZSTD(ZstdLevel::try_new(level)?),
@@ -44,7 +66,7 @@ pub(super) fn properties(first: &RecordBatch, options: &WriterOptions) -> Result
         .set_dictionary_page_size_limit(DICTIONARY_PAGE_BYTES)
         .set_column_index_truncate_length(Some(STATISTICS_BYTES))
         .set_statistics_truncate_length(Some(STATISTICS_BYTES));
-    let file_schema = ArrowSchemaConverter::new().convert(first.schema_ref())?;
+    let file_schema = ArrowSchemaConverter::new().convert(columns)?;
     let mut sorting = Vec::new();
     for name in [schema::TRACE_ID] {
         let leaf = file_schema.columns().iter().position(|leaf| leaf.path().string() == name);
@@ -55,25 +77,25 @@ pub(super) fn properties(first: &RecordBatch, options: &WriterOptions) -> Result
         }));
     }
     for leaf in file_schema.columns() {
-        let layout = layout(leaf, first);
+        let layout = layout(leaf.path().parts(), leaf.physical_type());
         let path = leaf.path().clone();
+        let in_list = path.parts().len() > 1;
         properties = properties
-            .set_column_dictionary_enabled(path.clone(), layout.dictionary)
+            .set_column_dictionary_enabled(path.clone(), layout.dictionary && in_list)
             .set_column_encoding(path.clone(), layout.encoding)
             .set_column_statistics_enabled(path, layout.statistics);
     }
     Ok(properties.set_sorting_columns(Some(sorting)))
 }
 
-fn layout(leaf: &ColumnDescriptor, first: &RecordBatch) -> Layout {
+fn layout(path: &[String], kind: Type) -> Layout {
     use EnabledStatistics::{Chunk, None, Page};
     let with = |dictionary, encoding, statistics| Layout { dictionary, encoding, statistics };
-    let path = leaf.path().parts();
     if let [list, .., name] = path {
         return match name.as_str() {
             schema::LINK_TRACE_ID | schema::LINK_SPAN_ID if list == schema::LINKS => with(false, Encoding::PLAIN, None),
             schema::EVENT_TIME => with(false, Encoding::DELTA_BINARY_PACKED, None),
-            _ => by_type(leaf.physical_type(), None),
+            _ => by_type(kind, None),
         };
     }
     let name = path[0].as_str();
@@ -89,14 +111,13 @@ fn layout(leaf: &ColumnDescriptor, first: &RecordBatch) -> Layout {
         }
         schema::CHILD_COUNT => with(true, Encoding::PLAIN, Chunk),
         _ => {
-            let mut layout = by_type(leaf.physical_type(), Chunk);
-            let numeric = leaf.physical_type() != Type::BYTE_ARRAY;
+            let mut layout = by_type(kind, Chunk);
+            let numeric = kind != Type::BYTE_ARRAY;
             if numeric
                 && (AttributeColumn::parse(name).is_some() || [schema::KIND, schema::STATUS_CODE].contains(&name))
             {
                 layout.statistics = Page;
             }
-            layout.dictionary &= repeats(first, name);
             layout
         }
     }
@@ -112,12 +133,4 @@ fn by_type(kind: Type, statistics: EnabledStatistics) -> Layout {
         _ => (false, Encoding::PLAIN),
     };
     Layout { dictionary, encoding, statistics }
-}
-
-/// Whether the values of a string column repeat often enough for a dictionary. True for what cannot be told.
-fn repeats(first: &RecordBatch, column: &str) -> bool {
-    let Some(array) = first.column_by_name(column) else { return true };
-    let Some(dictionary) = array.as_dictionary_opt::<Int32Type>() else { return true };
-    let set = dictionary.len() - dictionary.null_count();
-    dictionary.values().len() * DICTIONARY_REPEATS_MIN <= set.max(64)
 }
