@@ -31,7 +31,7 @@ use sparse::Sparse;
 /// How much of one span is kept. What is over is cut and counted, never a reason to refuse the span.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AttributeLimits {
-    /// Longest key and string value, in bytes; 0 = no limit.
+    /// Longest key and string value of an attribute, name, status message and trace state, in bytes; 0 = no limit.
     pub value_bytes_max: usize,
     /// Per span; also per resource, scope, event and link.
     pub attributes_per_span_max: usize,
@@ -56,6 +56,8 @@ impl Default for AttributeLimits {
 pub struct Warnings {
     pub keys_cut: u64,
     pub values_cut: u64,
+    /// Names of spans, events and scopes, status messages, trace states, schema URLs.
+    pub words_cut: u64,
     pub attributes_dropped: u64,
     pub events_dropped: u64,
     pub links_dropped: u64,
@@ -139,7 +141,7 @@ struct Columns {
 
 impl SpanBatchBuilder {
     pub fn new(limits: AttributeLimits) -> Self {
-        Self { limits, bytes_max: BYTES_MAX, warnings: Warnings::default(), columns: Columns::new() }
+        Self { limits, bytes_max: BYTES_MAX, warnings: Warnings::default(), columns: Columns::new(0) }
     }
 
     /// Batches no larger than about `bytes_max`, at most [`BYTES_MAX`].
@@ -233,7 +235,8 @@ impl SpanBatchBuilder {
 
     /// The spans so far as a batch, which may have no rows. The builder is empty afterwards.
     pub fn finish(&mut self) -> SpanBatch {
-        std::mem::replace(&mut self.columns, Columns::new()).finish()
+        let next = Columns::new(self.rows());
+        std::mem::replace(&mut self.columns, next).finish()
     }
 }
 
@@ -241,20 +244,21 @@ impl Columns {
     /// What a row takes in the plain columns, here and in the finished batch.
     const ROW_BYTES: usize = 160;
 
-    fn new() -> Self {
+    /// With room for so many rows in the columns that all rows set.
+    fn new(rows: usize) -> Self {
         Self {
             bytes: 0,
             group_bytes_most: 0,
-            trace_id: Vec::new(),
-            span_id: Vec::new(),
-            parent_span_id: Vec::new(),
-            start: Vec::new(),
-            duration: Vec::new(),
+            trace_id: Vec::with_capacity(rows),
+            span_id: Vec::with_capacity(rows),
+            parent_span_id: Vec::with_capacity(rows),
+            start: Vec::with_capacity(rows),
+            duration: Vec::with_capacity(rows),
             end: Sparse::default(),
-            name: Vec::new(),
+            name: Vec::with_capacity(rows),
             names: Interner::default(),
-            kind: Vec::new(),
-            status_code: Vec::new(),
+            kind: Vec::with_capacity(rows),
+            status_code: Vec::with_capacity(rows),
             status_message: Sparse::default(),
             status_messages: Interner::default(),
             trace_state: Sparse::default(),
@@ -263,8 +267,8 @@ impl Columns {
             dropped_attributes: Sparse::default(),
             dropped_events: Sparse::default(),
             dropped_links: Sparse::default(),
-            resource: Vec::new(),
-            scope: Vec::new(),
+            resource: Vec::with_capacity(rows),
+            scope: Vec::with_capacity(rows),
             resources: Groups::new(AttributeScope::Resource),
             scopes: Groups::new(AttributeScope::Instrumentation),
             attributes: SpanAttributes::default(),
@@ -304,15 +308,18 @@ impl Columns {
             self.end.push(row, end as i64, heap);
         }
 
-        self.name.push(self.names.intern(span.name.as_bytes(), heap));
+        let name = cut::words(&span.name, limits.value_bytes_max, warnings);
+        self.name.push(self.names.intern(name.as_bytes(), heap));
         self.kind.push(u8::try_from(span.kind).unwrap_or(0));
         self.status_code.push(u8::try_from(span.status_code).unwrap_or(0));
         if !span.status_message.is_empty() {
-            let code = self.status_messages.intern(span.status_message.as_bytes(), heap);
+            let message = cut::words(&span.status_message, limits.value_bytes_max, warnings);
+            let code = self.status_messages.intern(message.as_bytes(), heap);
             self.status_message.push(row, code, heap);
         }
         if !span.trace_state.is_empty() {
-            let code = self.trace_states.intern(span.trace_state.as_bytes(), heap);
+            let state = cut::words(&span.trace_state, limits.value_bytes_max, warnings);
+            let code = self.trace_states.intern(state.as_bytes(), heap);
             self.trace_state.push(row, code, heap);
         }
         if span.flags != 0 {
@@ -339,9 +346,8 @@ impl Columns {
             }
         }
 
-        let attributes = span.attributes().take(limits.attributes_per_span_max);
-        let attributes = attributes.map(|attribute| cut::attribute(attribute, limits.value_bytes_max, warnings));
-        self.attributes.push_all(row, attributes, heap);
+        let attributes = span.raw_attributes().take(limits.attributes_per_span_max);
+        self.attributes.push_all(row, attributes, limits.value_bytes_max, warnings, heap);
         for event in span.events().take(limits.events_per_span_max) {
             self.events.push(&event, limits, warnings, heap);
         }

@@ -85,7 +85,7 @@ impl Counters {
             self.refused(Reason(reason), *spans);
         }
         for warning in &outcome.warnings {
-            if let Warning::AttributesTruncated(count) = warning {
+            if let Warning::AttributesTruncated(count) | Warning::WordsTruncated(count) = warning {
                 self.attributes_truncated.fetch_add(*count, Relaxed);
             }
         }

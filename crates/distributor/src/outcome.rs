@@ -20,6 +20,8 @@ pub struct PushOutcome {
 pub enum Warning {
     /// Keys or values longer than the limit were cut.
     AttributesTruncated(u64),
+    /// Names, status messages or trace states longer than the limit were cut.
+    WordsTruncated(u64),
     /// Attributes over the number that a span, resource, scope, event or link may have.
     AttributesDropped(u64),
     EventsDropped(u64),
@@ -33,6 +35,7 @@ impl PushOutcome {
         let cut = pushed.warnings;
         let warnings = [
             (cut.keys_cut + cut.values_cut, Warning::AttributesTruncated as fn(u64) -> Warning),
+            (cut.words_cut, Warning::WordsTruncated),
             (cut.attributes_dropped, Warning::AttributesDropped),
             (cut.events_dropped, Warning::EventsDropped),
             (cut.links_dropped, Warning::LinksDropped),
@@ -74,6 +77,7 @@ impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (count, what) = match self {
             Self::AttributesTruncated(count) => (count, "attribute keys or values cut to the size limit"),
+            Self::WordsTruncated(count) => (count, "names, status messages or trace states cut to the size limit"),
             Self::AttributesDropped(count) => (count, "attributes over the limit dropped"),
             Self::EventsDropped(count) => (count, "events over the limit dropped"),
             Self::LinksDropped(count) => (count, "links over the limit dropped"),

@@ -37,7 +37,8 @@ pub struct IngesterConfig {
     /// Tenants whose blocks are made at the same time. Each takes about three times its share of the live data meanwhile.
     pub flush_parallelism: usize,
 
-    /// Longer keys and string values of attributes are cut to this many bytes; 0 keeps everything.
+    /// Longer keys and string values of attributes, names, status messages and trace states are cut to this many bytes; 0
+    /// keeps everything.
     pub attribute_value_bytes_max: usize,
     /// Further attributes of a span, resource, scope, event or link are dropped and counted.
     pub attributes_per_span_max: usize,

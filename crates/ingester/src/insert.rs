@@ -72,6 +72,7 @@ fn since(before: Warnings, after: Warnings) -> Warnings {
     Warnings {
         keys_cut: after.keys_cut - before.keys_cut,
         values_cut: after.values_cut - before.values_cut,
+        words_cut: after.words_cut - before.words_cut,
         attributes_dropped: after.attributes_dropped - before.attributes_dropped,
         events_dropped: after.events_dropped - before.events_dropped,
         links_dropped: after.links_dropped - before.links_dropped,

@@ -20,7 +20,9 @@ mod value;
 pub use reader::WireError;
 pub use request::{ResourceSpansView, ScopeSpansView, Scopes, Spans, resource_spans};
 pub use span::{EventView, Events, LinkView, Links, SpanFault, SpanView};
-pub use value::{Attribute, Attributes, Value, Values, any_value, array_values, map_entries};
+pub use value::{
+    Attribute, Attributes, RawAttribute, RawAttributes, Value, Values, any_value, array_values, map_entries,
+};
 
 #[cfg(test)]
 mod tests;

@@ -26,6 +26,16 @@ pub(super) fn attribute<'a>(mut attribute: Attribute<'a>, bytes_max: usize, warn
     attribute
 }
 
+/// A name, message or state no longer than `bytes_max` (0 = no limit), cut between characters. A cut is counted.
+#[inline]
+pub(super) fn words<'a>(text: &'a str, bytes_max: usize, warnings: &mut Warnings) -> &'a str {
+    if bytes_max == 0 || text.len() <= bytes_max {
+        return text;
+    }
+    warnings.words_cut += 1;
+    &text[..text.floor_char_boundary(bytes_max)]
+}
+
 fn text(text: &mut Cow<'_, str>, bytes_max: usize) {
     let end = text.floor_char_boundary(bytes_max);
     match text {

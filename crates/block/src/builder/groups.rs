@@ -162,6 +162,7 @@ impl Groups {
             (&mut self.versions, words.version),
             (&mut self.schema_urls, words.schema_url),
         ] {
+            let text = cut::words(text, limits.value_bytes_max, warnings);
             let code = texts.texts.intern(text.as_bytes(), heap);
             texts.codes.push(code);
         }

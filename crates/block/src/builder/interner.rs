@@ -46,9 +46,20 @@ impl Interner {
     /// The code of `text`. Adds to `heap` what was allocated for it, about.
     pub fn intern(&mut self, text: &[u8], heap: &mut usize) -> u32 {
         let hash = xxh3_64_with_seed(text, *SEED) as u32;
-        if let Some(code) = self.find(hash, text) {
-            return code;
+        self.find(hash, text).unwrap_or_else(|| self.insert(hash, text, heap))
+    }
+
+    /// The code of bytes that may not be text: `None` if they are not. What is known was looked at before.
+    #[inline]
+    pub fn intern_if_text(&mut self, bytes: &[u8], heap: &mut usize) -> Option<u32> {
+        let hash = xxh3_64_with_seed(bytes, *SEED) as u32;
+        match self.find(hash, bytes) {
+            Some(code) => Some(code),
+            None => std::str::from_utf8(bytes).is_ok().then(|| self.insert(hash, bytes, heap)),
         }
+    }
+
+    fn insert(&mut self, hash: u32, text: &[u8], heap: &mut usize) -> u32 {
         let code = self.ends.len() as u32;
         self.arena.extend_from_slice(text);
         self.ends.push(i32::try_from(self.arena.len()).expect("a batch holds less than 2 GiB of text"));

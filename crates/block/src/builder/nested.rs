@@ -115,7 +115,8 @@ pub(super) struct Events {
 impl Events {
     pub fn push(&mut self, event: &EventView<'_>, limits: &AttributeLimits, warnings: &mut Warnings, heap: &mut usize) {
         self.time.push(event.time_unix_nano as i64);
-        self.name.push(self.items.arena.push(event.name.as_bytes(), heap));
+        let name = cut::words(&event.name, limits.value_bytes_max, warnings);
+        self.name.push(self.items.arena.push(name.as_bytes(), heap));
         self.items.push(event.attributes(), event.dropped_attributes_count, limits, warnings, heap);
     }
 
@@ -146,7 +147,8 @@ impl Links {
     pub fn push(&mut self, link: &LinkView<'_>, limits: &AttributeLimits, warnings: &mut Warnings, heap: &mut usize) {
         self.trace_id.push(self.items.arena.push(link.trace_id, heap));
         self.span_id.push(self.items.arena.push(link.span_id, heap));
-        self.trace_state.push(self.items.arena.push(link.trace_state.as_bytes(), heap));
+        let state = cut::words(&link.trace_state, limits.value_bytes_max, warnings);
+        self.trace_state.push(self.items.arena.push(state.as_bytes(), heap));
         self.flags.push(link.flags);
         self.items.push(link.attributes(), link.dropped_attributes_count, limits, warnings, heap);
     }

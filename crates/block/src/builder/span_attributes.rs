@@ -11,9 +11,10 @@ use arrow::{
     datatypes::{Float64Type, Int64Type},
 };
 use model::{AttributeScope, AttributeType};
-use proto::wire::{Attribute, Value};
+use proto::wire::{Attribute, RawAttribute, Value};
 
 use super::{
+    Warnings, cut,
     interner::Interner,
     kv::{Arena, Entry, Kept, KvLists, Written},
     order::Order,
@@ -98,11 +99,25 @@ impl KeyColumns {
 }
 
 impl SpanAttributes {
-    /// Adds the attributes of the span in `row`, a row higher than all before.
+    /// Adds the attributes of the span in `row`, a row higher than all before. Keys and string values are cut to
+    /// `bytes_max` (0 = no limit).
     #[inline]
-    pub fn push_all<'a>(&mut self, row: u32, attributes: impl Iterator<Item = Attribute<'a>>, heap: &mut usize) {
+    pub fn push_all<'a>(
+        &mut self,
+        row: u32,
+        attributes: impl Iterator<Item = RawAttribute<'a>>,
+        bytes_max: usize,
+        warnings: &mut Warnings,
+        heap: &mut usize,
+    ) {
         let mut previous = None;
-        for attribute in attributes {
+        for raw in attributes {
+            if let Some(key) = self.push_expected(row, previous, &raw, bytes_max, heap) {
+                previous = Some(key);
+                continue;
+            }
+            let Some(attribute) = raw.read() else { return };
+            let attribute = cut::attribute(attribute, bytes_max, warnings);
             let key = self.key(previous, &attribute.key, heap);
             previous = Some(key);
             let column = self.columns.get_mut(key as usize).filter(|c| c.promotable && c.row_last != row);
@@ -126,13 +141,42 @@ impl SpanAttributes {
         }
     }
 
+    /// Adds an attribute if it is as most are: the key that came there last time, with a text. Returns the key's code.
+    /// A text that is known need not be looked at again for whether it is UTF-8.
+    #[inline]
+    fn push_expected(
+        &mut self,
+        row: u32,
+        previous: Option<u32>,
+        raw: &RawAttribute<'_>,
+        bytes_max: usize,
+        heap: &mut usize,
+    ) -> Option<u32> {
+        let key = self.expected(previous);
+        let text = raw.plain_text().filter(|text| bytes_max == 0 || text.len() <= bytes_max)?;
+        if !self.keys.is(key, raw.key) {
+            return None;
+        }
+        let column = self.columns.get_mut(key as usize).filter(|c| c.promotable && c.row_last != row)?;
+        let code = column.texts.intern_if_text(text, heap)?;
+        column.row_last = row;
+        column.strings.push(row, code, heap);
+        Some(key)
+    }
+
+    /// The key that came after key `previous` the last time.
+    #[inline]
+    fn expected(&self, previous: Option<u32>) -> u32 {
+        match previous {
+            None => self.first_key,
+            Some(previous) => self.columns.get(previous as usize).map_or(u32::MAX, |column| column.next_key),
+        }
+    }
+
     /// The code of a key that came after key `previous` of the same span. Tries first what came there last time.
     #[inline]
     fn key(&mut self, previous: Option<u32>, key: &str, heap: &mut usize) -> u32 {
-        let expected = match previous {
-            None => self.first_key,
-            Some(previous) => self.columns.get(previous as usize).map_or(u32::MAX, |column| column.next_key),
-        };
+        let expected = self.expected(previous);
         if self.keys.is(expected, key.as_bytes()) {
             return expected;
         }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use arrow::array::{Array, ArrayRef, AsArray, ListArray, StructArray};
+use arrow::array::{Array, ArrayAccessor, ArrayRef, AsArray, ListArray, StringArray, StructArray};
 use arrow::datatypes::{Float64Type, Int32Type, Int64Type};
 use block::{
     batch::SpanBatch,
@@ -588,11 +588,15 @@ fn what_is_over_a_limit_is_cut_and_counted() {
     spans[0].events = vec![event(), event()];
     spans[0].links = vec![Link::default(); 3];
     spans[0].dropped_attributes_count = u32::MAX;
+    spans[0].name = "aañ".into();
+    spans[0].trace_state = "a=b".into();
+    spans[0].status = Some(Status { code: 2, message: "no more".into() });
     let mut builder = SpanBatchBuilder::new(limits);
     let batch = build(&[request(spans, Some(resource))], &mut builder);
     let warnings = Warnings {
         keys_cut: 3,
         values_cut: 3,
+        words_cut: 2,
         attributes_dropped: 3,
         events_dropped: 1,
         links_dropped: 3,
@@ -611,6 +615,11 @@ fn what_is_over_a_limit_is_cut_and_counted() {
     assert_eq!(dropped(schema::DROPPED_ATTRIBUTES), u32::MAX);
     assert_eq!((dropped(schema::DROPPED_EVENTS), dropped(schema::DROPPED_LINKS)), (1, 3));
     assert_eq!(dropped(schema::RESOURCE_DROPPED_ATTRIBUTES), 6);
+    let words = |name: &str| {
+        let column = batch.records.column_by_name(name).unwrap().as_dictionary::<Int32Type>();
+        column.downcast_dict::<StringArray>().unwrap().value(0).to_owned()
+    };
+    assert_eq!([schema::NAME, schema::TRACE_STATE, schema::STATUS_MESSAGE].map(words), ["aa", "a=b", "no "]);
 }
 
 /// A protobuf field of type bytes.

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::{
     reader::{Payload, Reader, WireError, text},
-    value::{Attributes, ValueFault, check_key_value},
+    value::{Attributes, RawAttributes, ValueFault, check_key_value},
 };
 
 /// Why one span is refused. The other spans of the request are not touched by it.
@@ -195,6 +195,12 @@ impl<'a> SpanView<'a> {
     #[inline]
     pub fn attributes(&self) -> Attributes<'a> {
         Attributes::new(self.attributes.bytes, ATTRIBUTES)
+    }
+
+    /// [`Self::attributes`] before their texts are looked at.
+    #[inline]
+    pub fn raw_attributes(&self) -> RawAttributes<'a> {
+        RawAttributes::new(self.attributes.bytes, ATTRIBUTES)
     }
 
     #[inline]

@@ -224,6 +224,58 @@ impl<'a> Iterator for Attributes<'a> {
     }
 }
 
+/// An attribute whose texts are not looked at yet: for a reader that meets the same texts again and again.
+#[derive(Clone, Copy)]
+pub struct RawAttribute<'a> {
+    message: &'a [u8],
+    /// As it came: perhaps not UTF-8.
+    pub key: &'a [u8],
+    raw: &'a [u8],
+}
+
+impl<'a> RawAttribute<'a> {
+    /// The value as it came if it is a string, and written as nearly all are; perhaps not UTF-8.
+    /// `None` for any other, which may be a string all the same.
+    #[inline]
+    pub fn plain_text(&self) -> Option<&'a [u8]> {
+        match self.raw {
+            [0x0a, length @ ..0x80, bytes @ ..] if bytes.len() == usize::from(*length) => Some(bytes),
+            _ => None,
+        }
+    }
+
+    /// Reads it. `None` if it is malformed, which one of a span that was parsed is not.
+    #[inline]
+    pub fn read(&self) -> Option<Attribute<'a>> {
+        Attribute::read(self.message).ok()
+    }
+}
+
+/// The attributes of a span that was parsed, in the order they came.
+#[derive(Clone)]
+pub struct RawAttributes<'a> {
+    reader: Reader<'a>,
+    field: u32,
+}
+
+impl<'a> RawAttributes<'a> {
+    #[inline]
+    pub(super) fn new(checked: &'a [u8], field: u32) -> Self {
+        Self { reader: Reader::new(checked), field }
+    }
+}
+
+impl<'a> Iterator for RawAttributes<'a> {
+    type Item = RawAttribute<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<RawAttribute<'a>> {
+        let message = self.reader.next_bytes(self.field)?;
+        let (key, raw) = key_and_raw(message).ok()?;
+        Some(RawAttribute { message, key, raw })
+    }
+}
+
 /// The elements of a [`Value::Array`].
 #[derive(Clone)]
 pub struct Values<'a> {
