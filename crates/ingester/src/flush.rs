@@ -10,6 +10,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use block::{batch::SpanBatch, writer::EncodedBlock};
 use futures::{StreamExt, stream};
 use model::TenantId;
 use storage::Commit;
@@ -26,6 +27,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// Blocks that were stored longer ago and not committed are stored anew, with new ids. Files that no commit names must
 /// be left alone for longer than this, and the longest commit.
 pub const STORED_KEPT: Duration = Duration::from_secs(3600);
+/// Making blocks of the same spans fails for a reason that stays. More than one try is for want of memory.
+const ENCODE_TRIES: u32 = 3;
 /// How often the flusher looks for spans that have become old.
 const LOOK_MAX: Duration = Duration::from_secs(1);
 /// Failures that one report names.
@@ -110,7 +113,7 @@ pub(crate) async fn round(inner: &Arc<Inner>) -> FlushReport {
             .map(|(tenant, part)| {
                 let cut = &cut;
                 async move {
-                    let result = flush_part(inner, &tenant, &part, segment).await;
+                    let result = flush_part(inner, &tenant, &part, cut, segment).await;
                     if result.is_ok() {
                         cut.generation.drop_part(&tenant);
                     }
@@ -172,7 +175,13 @@ struct Done {
     block_bytes: u64,
 }
 
-async fn flush_part(inner: &Arc<Inner>, tenant: &TenantId, part: &TenantPart, segment: u64) -> Result<Done, FlushError> {
+async fn flush_part(
+    inner: &Arc<Inner>,
+    tenant: &TenantId,
+    part: &TenantPart,
+    Cut { closed, .. }: &Cut,
+    segment: u64,
+) -> Result<Done, FlushError> {
     let store = |source| FlushError::Store { tenant: tenant.clone(), source };
     let stored = part.stored.lock().clone().filter(|entries| {
         let now = SystemTime::now();
@@ -181,12 +190,7 @@ async fn flush_part(inner: &Arc<Inner>, tenant: &TenantId, part: &TenantPart, se
     let entries = match stored {
         Some(entries) => entries,
         None => {
-            let batches = part.runs.lock().batches();
-            let encoded = tokio::task::spawn_blocking(move || encode::blocks(batches))
-                .await
-                .map_err(|panic| panic.to_string())
-                .and_then(|result| result.map_err(|error| chain(&error)))
-                .map_err(|detail| FlushError::Encode { tenant: tenant.clone(), detail })?;
+            let encoded = make_blocks(inner, tenant, part, closed).await?;
             let mut entries = Vec::with_capacity(encoded.len());
             for block in &encoded {
                 entries.push(inner.storage.put_block(tenant, block).await.map_err(store)?);
@@ -214,6 +218,58 @@ async fn flush_part(inner: &Arc<Inner>, tenant: &TenantId, part: &TenantPart, se
     // "Already committed" means that an attempt before this one arrived after all.
     inner.storage.table(tenant).await.map_err(store)?.commit(commit).await.map_err(store)?;
     Ok(done)
+}
+
+/// The part's blocks. After `ENCODE_TRIES` failures those of the runs that can be encoded alone: the log segments of the
+/// others are set aside, so that what nobody can encode does not hold the log and everything after it for ever.
+async fn make_blocks(
+    inner: &Inner,
+    tenant: &TenantId,
+    part: &TenantPart,
+    closed: &u64,
+) -> Result<Vec<EncodedBlock>, FlushError> {
+    let batches = part.runs.lock().batches();
+    let failure = match encode_apart(batches.clone()).await {
+        Ok(blocks) => return Ok(blocks),
+        Err(detail) => FlushError::Encode { tenant: tenant.clone(), detail },
+    };
+    if part.encode_failures.fetch_add(1, Relaxed) + 1 < ENCODE_TRIES {
+        return Err(failure);
+    }
+    let (mut blocks, mut spans) = (Vec::new(), 0);
+    for batch in batches {
+        let rows = batch.rows();
+        match encode_apart(vec![batch]).await {
+            Ok(encoded) => blocks.extend(encoded),
+            Err(_) => spans += rows,
+        }
+    }
+    let (wal, first, closed) = (inner.wal.clone(), part.first_segment, *closed);
+    let set_aside = tokio::task::spawn_blocking(move || wal.set_aside(first, closed)).await;
+    let set_aside = set_aside.map_err(|panic| panic.to_string()).and_then(|kept| kept.map_err(|error| chain(&error)));
+    match set_aside {
+        Ok(files) => {
+            inner.counters.spans_set_aside.fetch_add(spans as u64, Relaxed);
+            tracing::error!(
+                %tenant,
+                spans,
+                ?files,
+                error = &failure as &dyn std::error::Error,
+                "no block can be made of these spans: their log segments are kept aside; report this as a bug, with the files"
+            );
+            Ok(blocks)
+        }
+        Err(detail) => {
+            tracing::error!(%tenant, spans, %detail, "spans of which no block can be made could not be set aside; they stay live and in the log");
+            Err(failure)
+        }
+    }
+}
+
+/// Encodes on a thread of its own; a panic there is an error here.
+async fn encode_apart(batches: Vec<SpanBatch>) -> Result<Vec<EncodedBlock>, String> {
+    let encoded = tokio::task::spawn_blocking(move || encode::blocks(batches)).await;
+    encoded.map_err(|panic| panic.to_string())?.map_err(|error| chain(&error))
 }
 
 /// Whether a stored block may still be committed. Later, a sweep may hold its files to be left behind.
@@ -249,7 +305,63 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use arrow::array::{Int64Array, RecordBatch};
+    use block::promotion::PromotionPolicy;
+    use bytes::Bytes;
+    use object_store::memory::InMemory;
+    use prost::Message;
+    use proto::otlp::{
+        collector::trace::v1::ExportTraceServiceRequest,
+        trace::v1::{ResourceSpans, ScopeSpans, Span},
+    };
+    use storage::{Storage, StorageConfig};
+
     use super::*;
+    use crate::{Ingester, IngesterConfig};
+
+    fn request(id: u8) -> Bytes {
+        let span = Span { trace_id: vec![id; 16], span_id: vec![id; 8], ..Default::default() };
+        let scope = ScopeSpans { spans: vec![span], ..Default::default() };
+        let resource = ResourceSpans { scope_spans: vec![scope], ..Default::default() };
+        ExportTraceServiceRequest { resource_spans: vec![resource] }.encode_to_vec().into()
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_encoded_is_set_aside_and_holds_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = IngesterConfig {
+            wal_dir: dir.path().to_owned(),
+            wal_disk_free_min: bytesize::ByteSize::b(0),
+            live_age_max_ms: 3_600_000,
+            ..IngesterConfig::default()
+        };
+        let storage = Storage::with_store(Arc::new(InMemory::new()), &StorageConfig::default()).await.unwrap();
+        let ingester = Ingester::open(config, storage.clone()).await.unwrap();
+        let tenant = TenantId::single();
+        ingester.push(&tenant, request(1)).await.unwrap();
+        // No input is known that makes such a batch.
+        let strange = RecordBatch::try_from_iter([("strange", Arc::new(Int64Array::from(vec![1, 2])) as _)]).unwrap();
+        let strange = SpanBatch { records: strange, catalogue: Arc::default() };
+        assert!(block::merge::merge(std::slice::from_ref(&strange), &PromotionPolicy::default()).is_err());
+        ingester.inner.open_part(&tenant).runs.lock().push_sealed(strange);
+
+        ingester.inner.cut().unwrap();
+        for _ in 1..ENCODE_TRIES {
+            let failures = round(&ingester.inner).await.failures;
+            assert!(matches!(failures.as_slice(), [FlushError::Encode { .. }]), "{failures:?}");
+        }
+        let report = round(&ingester.inner).await;
+        assert!(report.failures.is_empty(), "{:?}", report.failures);
+        assert_eq!((report.spans, report.segments_removed), (1, 1));
+        assert_eq!(ingester.stats().spans_set_aside, 2);
+        let kept: Vec<_> = std::fs::read_dir(dir.path().join("quarantine")).unwrap().flatten().collect();
+        let [segment] = kept.as_slice() else { panic!("{kept:?}") };
+        let bytes = std::fs::read(segment.path()).unwrap();
+        assert!(bytes.windows(16).any(|window| window == [1; 16]), "the request as it came");
+
+        ingester.push(&tenant, request(2)).await.unwrap();
+        assert_eq!(ingester.flush().await.unwrap().spans, 1, "what comes later is flushed as ever");
+    }
 
     #[test]
     fn a_block_is_committed_soon_after_it_was_stored_or_not_at_all() {

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::Instant,
 };
@@ -36,6 +36,8 @@ pub struct TenantPart {
     pub runs: Mutex<Runs>,
     /// Blocks that are stored and only lack their commit, so that a repeated flush need not write them again.
     pub stored: Mutex<Option<Vec<BlockEntry>>>,
+    /// How often no blocks could be made of it.
+    pub encode_failures: AtomicU32,
 }
 
 impl Generation {
@@ -66,7 +68,7 @@ impl Generation {
         }
         let new = || {
             let runs = Mutex::new(Runs::new(self.limits.clone(), self.total.clone()));
-            Arc::new(TenantPart { first_segment, runs, stored: Mutex::default() })
+            Arc::new(TenantPart { first_segment, runs, stored: Mutex::default(), encode_failures: AtomicU32::new(0) })
         };
         self.tenants.write().entry(tenant.clone()).or_insert_with(new).clone()
     }

@@ -42,7 +42,7 @@ const FLUSH_PAUSE: Duration = Duration::from_millis(200);
 /// the next start replays what was not flushed.
 #[derive(Clone)]
 pub struct Ingester {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
     _flusher: Arc<AbortOnDropHandle<()>>,
     report: Arc<ReplayReport>,
 }
@@ -88,6 +88,7 @@ pub(crate) struct Counters {
     pub flushed_spans: AtomicU64,
     pub blocks: AtomicU64,
     pub flush_failures: AtomicU64,
+    pub spans_set_aside: AtomicU64,
 }
 
 /// Counts since the start, and what is in memory now.
@@ -98,6 +99,8 @@ pub struct IngesterStats {
     pub flushed_spans: u64,
     pub blocks: u64,
     pub flush_failures: u64,
+    /// Live spans of which no block could be made; their log segments are in the quarantine.
+    pub spans_set_aside: u64,
     pub live_bytes: usize,
     /// Generations that wait for the object store.
     pub cuts_waiting: usize,
@@ -257,6 +260,7 @@ impl Ingester {
             flushed_spans: counters.flushed_spans.load(Relaxed),
             blocks: counters.blocks.load(Relaxed),
             flush_failures: counters.flush_failures.load(Relaxed),
+            spans_set_aside: counters.spans_set_aside.load(Relaxed),
             live_bytes: live_bytes.load(Relaxed),
             cuts_waiting: self.inner.cuts().len(),
             log: wal.stats(),
@@ -326,6 +330,11 @@ impl Inner {
         let full = open.payload_bytes() >= self.config.cut_bytes.as_u64();
         generations.cuts.len() < CUTS_MAX && (full || first_push.elapsed() >= self.config.live_age_max())
             || generations.cuts.is_empty() && crowded
+    }
+
+    #[cfg(test)]
+    pub fn open_part(&self, tenant: &TenantId) -> Arc<TenantPart> {
+        self.generations.read().open.part_or_new(tenant)
     }
 
     pub fn cuts(&self) -> Vec<Cut> {

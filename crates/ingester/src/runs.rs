@@ -65,11 +65,15 @@ impl Runs {
     pub fn seal(&mut self) {
         if self.builder.rows() > 0 {
             let batch = self.builder.finish();
-            let bytes = batch.records.get_array_memory_size();
-            self.sealed.push(Run { number: self.next_number, bytes, batch });
-            self.next_number += 1;
+            self.push_sealed(batch);
         }
         self.account();
+    }
+
+    pub fn push_sealed(&mut self, batch: SpanBatch) {
+        let bytes = batch.records.get_array_memory_size();
+        self.sealed.push(Run { number: self.next_number, bytes, batch });
+        self.next_number += 1;
     }
 
     /// Brings the total up to date.

@@ -38,7 +38,7 @@ pub fn distributor(metrics: &Metrics, distributor: &Distributor) {
     );
     metrics.counters(
         "sostenuto_distributor_attributes_truncated",
-        "Keys and values of attributes that were cut at the size limit",
+        "Keys and values of attributes, names, messages and trace states that were cut at the size limit",
         "tenant",
         by_tenant(|counts| counts.attributes_truncated),
     );
@@ -73,6 +73,11 @@ pub fn ingester(metrics: &Metrics, ingester: &Ingester) {
     metrics.counter("sostenuto_ingester_spans_flushed", "Spans written into blocks", read(|s| s.flushed_spans as f64));
     metrics.counter("sostenuto_ingester_blocks_flushed", "Blocks written", read(|s| s.blocks as f64));
     metrics.counter("sostenuto_ingester_flush_failures", "Flushes that failed", read(|s| s.flush_failures as f64));
+    metrics.counter(
+        "sostenuto_ingester_spans_set_aside",
+        "Spans of which no block could be made; their log segments are in the quarantine",
+        read(|s| s.spans_set_aside as f64),
+    );
 }
 
 pub fn engine(metrics: &Metrics, engine: &Engine) {

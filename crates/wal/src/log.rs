@@ -2,6 +2,7 @@
 
 use std::{
     future::Future,
+    path::PathBuf,
     pin::Pin,
     sync::{Arc, mpsc},
     task::{Context, Poll},
@@ -17,6 +18,7 @@ use ulid::Ulid;
 use crate::{
     Disk, LocalDisk, PAYLOAD_BYTES_MAX, Recovery, WalConfig, WalError, directory,
     format::{Place, RecordHeader, body_crc},
+    quarantine::Quarantine,
     queue::{Append, Item, Shared, State},
     writer::Writer,
 };
@@ -223,6 +225,30 @@ impl Wal {
             .sync_directory(&shared.config.dir)
             .map_err(|e| WalError::io("sync", &shared.config.dir, e))?;
         Ok(removed)
+    }
+
+    /// Keeps the segments from `first` to `last`, which a `rotate` returned, in the quarantine, for an operator: they stay
+    /// there when they are removed here. Returns the files. Blocks on the disk.
+    ///
+    /// # Errors
+    /// What was not kept is still in the log; the quarantine is bounded ([`WalConfig::quarantine_bytes_max`]).
+    pub fn set_aside(&self, first: u64, last: u64) -> Result<Vec<PathBuf>, WalError> {
+        let shared = &self.inner.shared;
+        let _one_at_a_time = shared.removal.lock();
+        let segments: Vec<(u64, u64)> = {
+            let state = shared.state.lock();
+            assert!(last < state.segment, "segment {last} is still open; rotate first");
+            state.sizes.range(first..=last).map(|(number, bytes)| (*number, *bytes)).collect()
+        };
+        let mut quarantine = Quarantine::new(&shared.config.dir, shared.config.quarantine_bytes_max);
+        let mut kept = Vec::with_capacity(segments.len());
+        for (segment, bytes) in segments {
+            let place = Place { ingester: shared.ingester, segment };
+            let path = directory::segment_path(&shared.config.dir, place);
+            let linked = quarantine.link_whole(place, &path, bytes);
+            kept.push(linked.map_err(|e| WalError::io("set aside", path, e))?);
+        }
+        Ok(kept)
     }
 
     pub fn bytes_on_disk(&self) -> u64 {

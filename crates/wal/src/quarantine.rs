@@ -20,6 +20,8 @@ pub enum Kind {
     Poison,
     /// A whole segment that the file system would not read.
     Unreadable,
+    /// A whole segment whose records the reader of the log could not use.
+    Unusable,
 }
 
 impl Kind {
@@ -28,6 +30,7 @@ impl Kind {
             Self::Damaged => "damaged",
             Self::Poison => "poison",
             Self::Unreadable => "unreadable",
+            Self::Unusable => "unusable",
         }
     }
 }
@@ -90,6 +93,26 @@ impl Quarantine {
                 None
             }
         }
+    }
+
+    /// Gives a whole segment a second name here, durably, so that removing the first keeps it. Twice is once.
+    pub fn link_whole(&mut self, place: Place, segment: &Path, bytes: u64) -> io::Result<PathBuf> {
+        let path = self.path(place, 0, Kind::Unusable);
+        if !path.exists() {
+            if self.bytes.saturating_add(bytes) > self.bytes_max {
+                let (held, most) = (self.bytes, self.bytes_max);
+                let full = format!("the quarantine holds {held} of {most} bytes: no room for {bytes} more; move its files away");
+                return Err(io::Error::new(io::ErrorKind::QuotaExceeded, full));
+            }
+            fs::create_dir_all(&self.folder)?;
+            fs::hard_link(segment, &path)?;
+            self.bytes += bytes;
+        }
+        File::open(&self.folder)?.sync_all()?;
+        if let Some(parent) = self.folder.parent() {
+            File::open(parent)?.sync_all()?;
+        }
+        Ok(path)
     }
 
     fn copy(&self, path: &Path, offset: u64, bytes: u64, segment: &File) -> io::Result<()> {

@@ -101,3 +101,38 @@ fn segments_of_two_ingesters_are_not_mixed() {
     let refused = wal::Wal::open(config(one.path())).map(|_| ()).unwrap_err();
     assert!(matches!(refused, wal::WalError::TwoIngesters { .. }), "{refused}");
 }
+
+#[test]
+fn segments_set_aside_outlive_their_removal() {
+    let dir = tempfile::tempdir().unwrap();
+    let (wal, _) = crate::open(dir.path());
+    for (segment, payload) in [(1, "one"), (2, "two"), (3, "three")] {
+        assert_eq!(crate::put(&wal, payload).unwrap(), segment);
+        assert_eq!(wal.rotate().unwrap(), segment);
+    }
+    let kept = wal.set_aside(2, 3).unwrap();
+    assert_eq!(kept, wal.set_aside(2, 3).unwrap(), "twice is once");
+    assert_eq!(wal.remove_through(3).unwrap(), 3);
+    let [two, three] = kept.as_slice() else { panic!("{kept:?}") };
+    for (path, payload) in [(two, "two"), (three, "three")] {
+        assert!(path.parent().is_some_and(|folder| folder.ends_with("quarantine")), "{path:?}");
+        let bytes = std::fs::read(path).unwrap();
+        assert!(bytes.windows(payload.len()).any(|found| found == payload.as_bytes()));
+    }
+    drop(wal);
+    let (payloads, report) = crate::reopen(dir.path());
+    assert_eq!((payloads, report.damaged_count), (vec![], 0), "the log does not read them again");
+}
+
+#[test]
+fn a_full_quarantine_sets_nothing_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = wal::WalConfig { quarantine_bytes_max: 10, ..crate::config(dir.path()) };
+    let (wal, _) = crate::open_with(config, crate::FaultyDisk::healthy());
+    crate::put(&wal, "one").unwrap();
+    let closed = wal.rotate().unwrap();
+    let refused = wal.set_aside(closed, closed).unwrap_err().to_string();
+    drop(wal);
+    assert!(refused.contains("set aside"), "{refused}");
+    assert_eq!(crate::reopen(dir.path()).0, ["one"]);
+}
