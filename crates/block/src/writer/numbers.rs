@@ -10,7 +10,7 @@ use parquet::arrow::arrow_writer::{ArrowColumnWriter, compute_leaves};
 use parquet::basic::{Encoding, Type};
 use parquet::file::metadata::ColumnIndexBuilder;
 use parquet::file::properties::EnabledStatistics;
-use parquet::file::statistics::Statistics;
+use parquet::file::statistics::{Statistics, ValueStatistics};
 use parquet::file::writer::SerializedRowGroupWriter;
 use parquet::schema::types::ColumnDescPtr;
 
@@ -104,8 +104,15 @@ impl NumberColumn {
         let (min, max) = (self.values.iter().min().copied(), self.values.iter().max().copied());
         let nulls = Some((rows - self.values.len()) as u64);
         match self.wide {
-            true => Statistics::int64(min, max, None, nulls, true),
-            false => Statistics::int32(min.map(|n| n as i32), max.map(|n| n as i32), None, nulls, true),
+            true => {
+                let statistics = ValueStatistics::new(min, max, None, nulls, false);
+                Statistics::Int64(statistics.with_backwards_compatible_min_max(true))
+            }
+            false => {
+                let narrow = |n: Option<i64>| n.map(|n| n as i32);
+                let statistics = ValueStatistics::new(narrow(min), narrow(max), None, nulls, false);
+                Statistics::Int32(statistics.with_backwards_compatible_min_max(true))
+            }
         }
     }
 

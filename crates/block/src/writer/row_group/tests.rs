@@ -144,6 +144,10 @@ fn statistics_bound_the_values() {
     let above = format!("é{}{{", "z".repeat(61));
     assert_eq!(bounds(2), ("b".repeat(64), above, Some(20)));
     assert!(!group.column(2).statistics().unwrap().min_is_exact());
+    for column in 0..4 {
+        let statistics = group.column(column).statistics().unwrap();
+        assert!(!statistics.is_min_max_deprecated(), "other readers do not look at deprecated bounds");
+    }
     let ColumnIndexMetaData::INT64(index) = &metadata.metadata().column_index().unwrap()[0][3] else {
         panic!("long attributes have an index of pages")
     };
