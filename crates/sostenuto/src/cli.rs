@@ -17,6 +17,7 @@ use crate::{
     retention::{self, PlanArgs},
     serve,
     show::Style,
+    transfer::{self, ExportArgs, ImportArgs, MigrateTempoArgs},
 };
 
 /// A store for distributed traces: OTLP in, TraceQL out, one binary and a bucket.
@@ -44,6 +45,13 @@ pub enum Command {
     /// Look into blocks
     #[command(subcommand)]
     Block(BlockCommand),
+    /// Send what files and Tempo blocks hold to an OTLP endpoint
+    Import(ImportArgs),
+    /// Write the traces that a query finds to a file
+    Export(ExportArgs),
+    /// Turn the configuration of another store into ours
+    #[command(subcommand)]
+    Migrate(MigrateCommand),
     /// See how long traces are kept
     #[command(subcommand)]
     Retention(RetentionCommand),
@@ -70,6 +78,12 @@ pub enum KeysCommand {
 pub enum RetentionCommand {
     /// What each rule keeps of what is stored, and what would be deleted now; changes nothing
     Plan(PlanArgs),
+}
+
+#[derive(Subcommand, Debug)]
+pub enum MigrateCommand {
+    /// Print a configuration of Tempo as ours, with a word on each key
+    Tempo(MigrateTempoArgs),
 }
 
 #[derive(clap::Args, Clone, Debug, Default)]
@@ -171,6 +185,13 @@ async fn dispatch(cli: &Cli) -> anyhow::Result<bool> {
         Command::Block(BlockCommand::Inspect(args)) => inspect::inspect(args, style, &mut io::stdout()).await,
         Command::Retention(RetentionCommand::Plan(args)) => retention::plan(args, style, &mut io::stdout()).await,
         Command::Keys(KeysCommand::Create(args)) => keys::create(args, &mut io::stdout()),
+        Command::Import(args) => {
+            transfer::run_import(args, Style::detect(&err, columns), &mut io::stdout()).await
+        }
+        Command::Export(args) => {
+            transfer::run_export(args, Style::detect(&err, columns), &mut io::stdout()).await
+        }
+        Command::Migrate(MigrateCommand::Tempo(args)) => transfer::migrate_tempo(args, &mut io::stdout()),
         Command::CheckConfig(args) => {
             let config = args.load()?;
             config.validate()?;

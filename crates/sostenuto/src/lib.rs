@@ -19,3 +19,4 @@ pub mod retention;
 pub mod serve;
 pub mod show;
 mod sockets;
+pub mod transfer;

@@ -8,10 +8,10 @@
 //! [`REQUEST_BYTES`] for what is sent.
 
 mod batches;
-
+pub mod export;
 mod http;
 pub mod import;
-
+pub mod migrate;
 mod tempo;
 
 pub use http::{HttpOptions, TransferError};

@@ -21,3 +21,4 @@ mod spans;
 mod store_faults;
 mod tap;
 mod tenants;
+mod transfer;

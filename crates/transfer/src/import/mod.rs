@@ -347,6 +347,9 @@ fn read_all(
 }
 
 fn read_one(source: &Source, read: &Arc<AtomicU64>, runtime: &Handle, intake: &mut Intake<'_>) -> Result<(), Ended> {
+    if let Some(problem) = &source.problem {
+        return Err(Ended::Unreadable(problem.clone()));
+    }
     if let Some(meta) = &source.block {
         let source::Location::Object { store, path } = &source.location else { unreachable!("blocks are objects") };
         return tempo::read(meta, store.clone(), path.clone(), source.bytes, read, runtime, intake);

@@ -32,6 +32,8 @@ pub(crate) struct Source {
     /// When it was written; 0 if nobody knows.
     pub written_unix_nano: u64,
     pub block: Option<Meta>,
+    /// Why it cannot be read at all.
+    pub problem: Option<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -83,6 +85,7 @@ fn file(name: &str, path: &FilePath) -> io::Result<Source> {
         identity: format!("{} bytes, {:016x}", about.len(), xxh3_64(&head)),
         written_unix_nano: written.map_or(0, |at| at.as_nanos() as u64),
         block: None,
+        problem: None,
     })
 }
 
@@ -124,15 +127,22 @@ async fn listed(
             Ok(answer) => answer.bytes().await.map_err(|error| fail(error.to_string()))?,
             Err(error) => return Err(fail(error.to_string())),
         };
-        let block = Meta::read(&text).map_err(|error| fail(format!("{}{}: {error}", root, meta.location)))?;
         let folder = meta.location.as_ref().strip_suffix(META).unwrap_or_default();
+        let name = format!("{root}{}", folder.trim_end_matches('/'));
         let data = all.iter().find(|object| object.location.as_ref() == format!("{folder}{DATA}"));
-        let data = data.ok_or_else(|| fail(format!("{root}{folder} has a {META} and no {DATA}")))?;
-        blocks.push(Source {
-            name: format!("{root}{}", folder.trim_end_matches('/')),
-            identity: format!("block {}, {} bytes", block.id, data.size),
-            block: Some(block),
-            ..object(&store, data, root)
+        // One that cannot be read does not keep the others from being read.
+        blocks.push(match (Meta::read(&text), data) {
+            (Ok(block), Some(data)) => Source {
+                name,
+                identity: format!("block {}, {} bytes", block.id, data.size),
+                block: Some(block),
+                ..object(&store, data, root)
+            },
+            (Err(problem), _) => Source { name, problem: Some(problem), ..object(&store, meta, root) },
+            (_, None) => {
+                let problem = format!("it has a {META} and no {DATA}; an unfinished block, or one of a write-ahead log");
+                Source { name, problem: Some(problem), ..object(&store, meta, root) }
+            }
         });
     }
     Ok(blocks)
@@ -147,5 +157,6 @@ fn object(store: &Arc<dyn ObjectStore>, object: &ObjectMeta, root: &str) -> Sour
         identity: format!("{} bytes, {version}", object.size),
         written_unix_nano: object.last_modified.timestamp_nanos_opt().map_or(0, |at| at.max(0) as u64),
         block: None,
+        problem: None,
     }
 }

@@ -3,4 +3,5 @@
 mod blocks;
 mod delivery;
 mod endpoint;
+mod export;
 mod tempo;

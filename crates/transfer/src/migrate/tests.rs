@@ -1,0 +1,119 @@
+use super::*;
+
+fn kinds(migration: &Migration, kind: NoteKind) -> Vec<&str> {
+    migration.notes.iter().filter(|note| note.kind == kind).map(|note| note.key.as_str()).collect()
+}
+
+/// The settings without the comments, as a tree.
+fn settings(migration: &Migration) -> Value {
+    serde_saphyr::from_str::<Option<Value>>(&migration.yaml).unwrap().unwrap_or_default()
+}
+
+const USUAL: &str = r#"
+stream_over_http_enabled: true
+server:
+  http_listen_port: 3200
+  log_level: debug
+  grpc_listen_port: 9095
+query_frontend:
+  search: {duration_slo: 5s, max_result_limit: 0}
+  mcp_server: {enabled: true}
+distributor:
+  max_attribute_bytes: 4096
+  receivers:
+    jaeger: {protocols: {thrift_http: , grpc: {endpoint: "0.0.0.0:14250"}}}
+    zipkin:
+    opencensus:
+    otlp:
+      protocols:
+        http: {endpoint: "0.0.0.0:4318"}
+        grpc: {endpoint: "0.0.0.0:4317"}
+compactor: {compaction: {block_retention: 48h, compacted_block_retention: 1h}}
+metrics_generator:
+  storage: {path: /var/tempo/generator/wal, remote_write: [{url: "http://prometheus:9090/api/v1/write"}]}
+storage:
+  trace:
+    backend: s3
+    s3: {bucket: tempo, endpoint: "minio:9000", access_key: "${KEY}", secret_key: "pa$$${SECRET:-x}$y", insecure: true}
+    wal: {path: /var/tempo/wal}
+overrides:
+  defaults:
+    ingestion: {rate_limit_bytes: 15000000, burst_size_bytes: "${BURST:-20000000}", rate_strategy: global}
+    metrics_generator: {processors: [service-graphs]}
+tpyo: {here: 1}
+"#;
+
+#[test]
+fn a_usual_configuration_becomes_ours() {
+    let migration = tempo(USUAL).unwrap();
+    let ours = settings(&migration);
+    assert_eq!(ours["server"]["http_listen_port"], 3200);
+    assert_eq!(ours["server"]["http_listen_address"], "0.0.0.0");
+    assert_eq!(ours["log"]["level"], "debug");
+    assert_eq!(ours["storage"]["backend"], "s3");
+    assert_eq!(ours["storage"]["s3"]["bucket"], "tempo");
+    assert_eq!(ours["storage"]["s3"]["prefix"], "sostenuto");
+    assert_eq!(ours["storage"]["s3"]["insecure"], true);
+    assert_eq!(ours["overrides"]["defaults"]["retention"]["keep"], "48h");
+    assert_eq!(ours["overrides"]["defaults"]["ingestion"]["rate_limit_bytes"], 15_000_000);
+    let receivers = &ours["distributor"]["receivers"];
+    assert_eq!(receivers["otlp"]["protocols"]["grpc"]["endpoint"], "0.0.0.0:4317");
+    assert_eq!(receivers["jaeger"]["protocols"]["grpc"]["endpoint"], "0.0.0.0:14250");
+    assert!(receivers["jaeger"]["protocols"].as_object().unwrap()["thrift_http"].is_null());
+    assert!(receivers.as_object().unwrap()["zipkin"].is_null() && receivers.get("opencensus").is_none());
+    // References stay, other dollar signs stand for themselves.
+    assert!(migration.yaml.contains("access_key: ${KEY}\n"), "{}", migration.yaml);
+    assert!(migration.yaml.contains("secret_key: \"pa$$$$${SECRET:-x}$$y\"\n"), "{}", migration.yaml);
+    assert!(migration.yaml.contains("burst_size_bytes: ${BURST:-20000000}\n"), "{}", migration.yaml);
+    assert_eq!(kinds(&migration, NoteKind::Unknown), ["tpyo.here"]);
+    let unsupported = kinds(&migration, NoteKind::Unsupported);
+    for key in ["metrics_generator.storage.path", "overrides.defaults.metrics_generator.processors"] {
+        assert!(unsupported.contains(&key), "{key}: {unsupported:?}");
+    }
+    assert!(kinds(&migration, NoteKind::NotNeeded).contains(&"storage.trace.wal.path"));
+    // Each key has one word said about it, and every note is in the comments.
+    let mut keys = vec![];
+    flatten("", &serde_saphyr::from_str(USUAL).unwrap(), &mut keys);
+    for (key, _) in keys {
+        assert!(migration.notes.iter().any(|note| note.key == key), "{key}");
+        assert!(migration.yaml.contains(&format!("#   {key}: ")), "{key}");
+    }
+}
+
+#[test]
+fn what_tempo_does_without_being_told_is_said() {
+    let migration = tempo("storage: {trace: {backend: local, local: {path: /var/tempo}}}").unwrap();
+    let attention = kinds(&migration, NoteKind::Attention);
+    for key in ["server.http_listen_address", "distributor.receivers", "compaction.block_retention", "storage.trace.local.path"] {
+        assert!(attention.contains(&key), "{key}: {attention:?}");
+    }
+    assert_eq!(settings(&migration)["storage"]["path"], "/var/lib/sostenuto");
+    assert!(tempo("").unwrap().yaml.starts_with('#'));
+    assert!(tempo("# nothing").is_ok());
+}
+
+#[test]
+fn what_is_no_configuration_says_so() {
+    assert!(tempo("- a\n- b").is_err());
+    assert!(tempo("a: [").is_err());
+    assert!(tempo("just text").is_err());
+}
+
+#[test]
+fn values_that_cannot_be_ours_are_left_out() {
+    let of = |text: &str| tempo(text).unwrap();
+    let short = of("compactor: {compaction: {block_retention: 30m}}");
+    assert!(settings(&short).get("overrides").is_none());
+    let limits = of("query_frontend: {search: {max_result_limit: 5}, api_timeout: 30m0s, multi_tenant_queries_enabled: false}");
+    let ours = settings(&limits);
+    assert!(ours["query_frontend"].get("search").is_none(), "{}", limits.yaml);
+    assert_eq!(ours["query_frontend"]["max_tenants_per_query"], 1);
+    assert!(ours["query_frontend"].get("api_timeout").is_none());
+    let half = of("storage: {trace: {backend: s3, s3: {bucket: b, access_key: k}}}");
+    assert!(settings(&half)["storage"]["s3"].get("access_key").is_none());
+    assert!(of("server: {log_format: logfmt}").yaml.contains("format: \"text\""));
+    assert_eq!(kinds(&of("target: querier"), NoteKind::Attention).first(), Some(&"target"));
+    // A key cannot end its comment.
+    let line = of("\"a\\nstorage\": {b: 1}");
+    assert!(settings(&line).get("storage").is_none(), "{}", line.yaml);
+}
