@@ -136,7 +136,8 @@ impl HeaderArgs {
             match header.strip_prefix('@') {
                 None => out.push(header.clone()),
                 Some(path) => {
-                    let text = fs::read_to_string(path).with_context(|| format!("cannot read the headers in {path}"))?;
+                    let text =
+                        fs::read_to_string(path).with_context(|| format!("cannot read the headers in {path}"))?;
                     out.extend(text.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned));
                 }
             }
@@ -271,7 +272,8 @@ pub async fn run_import(args: &ImportArgs, style: Style, out: &mut impl Write) -
 fn import_line(progress: &import::Progress) -> String {
     let percent = progress.bytes_read as f64 * 100.0 / progress.bytes.max(1) as f64;
     let remaining = progress.remaining().map_or(String::new(), |left| format!(", about {} left", rounded(left)));
-    let retries = if progress.repeated > 0 { format!(", {} sent again", thousands(progress.repeated)) } else { String::new() };
+    let retries =
+        if progress.repeated > 0 { format!(", {} sent again", thousands(progress.repeated)) } else { String::new() };
     format!(
         "{percent:3.0}%  {} of {}  {} spans, {}/s{retries}  {} refused, {} bad{remaining}",
         bytes(progress.bytes_read),
@@ -319,7 +321,8 @@ pub async fn run_export(args: &ExportArgs, style: Style, out: &mut impl Write) -
     };
     let mut err = io::stderr();
     let mut line = ProgressLine { style, shown: None };
-    let outcome = export(&options, &mut |progress| drop(line.show(&mut err, || export_line(progress, start_s, end_s)))).await;
+    let outcome =
+        export(&options, &mut |progress| drop(line.show(&mut err, || export_line(progress, start_s, end_s)))).await;
     line.clear(&mut io::stderr())?;
     let progress = outcome.map_err(explained)?;
     writeln!(
@@ -376,7 +379,8 @@ pub fn migrate_tempo(args: &MigrateTempoArgs, out: &mut impl Write) -> anyhow::R
 
 fn read_config(path: &Path) -> io::Result<String> {
     let mut text = String::new();
-    let read: Box<dyn Read> = if path == Path::new("-") { Box::new(io::stdin()) } else { Box::new(fs::File::open(path)?) };
+    let read: Box<dyn Read> =
+        if path == Path::new("-") { Box::new(io::stdin()) } else { Box::new(fs::File::open(path)?) };
     read.take(CONFIG_BYTES_MAX).read_to_string(&mut text)?;
     Ok(text)
 }

@@ -159,7 +159,8 @@ mod tests {
     /// The spans with their frames, whatever requests they stand in.
     fn flat(requests: &[ExportTraceServiceRequest]) -> Vec<(String, String, Span)> {
         let resources = requests.iter().flat_map(|request| &request.resource_spans);
-        let scopes = resources.flat_map(|resource| resource.scope_spans.iter().map(|scope| (&resource.schema_url, scope)));
+        let scopes =
+            resources.flat_map(|resource| resource.scope_spans.iter().map(|scope| (&resource.schema_url, scope)));
         scopes
             .flat_map(|(url, scope)| {
                 let name = scope.scope.as_ref().unwrap().name.clone();

@@ -84,8 +84,8 @@ impl Http {
         let mut put = |name: &str, value: &str| {
             let pair = HeaderName::try_from(name.trim()).ok().zip(HeaderValue::try_from(value.trim()).ok());
             // The value may be a credential: it is not repeated.
-            let (name, mut value) = pair
-                .ok_or_else(|| TransferError::Mistake(format!("the header {:?} cannot be sent", name.trim())))?;
+            let (name, mut value) =
+                pair.ok_or_else(|| TransferError::Mistake(format!("the header {:?} cannot be sent", name.trim())))?;
             value.set_sensitive(true);
             headers.append(name, value);
             Ok(())
@@ -109,7 +109,10 @@ impl Http {
     }
 
     /// Repeats what `make` makes until an answer is final.
-    pub async fn send(&self, mut make: impl FnMut(&Client) -> Result<Request, reqwest::Error>) -> Result<Answer, TransferError> {
+    pub async fn send(
+        &self,
+        mut make: impl FnMut(&Client) -> Result<Request, reqwest::Error>,
+    ) -> Result<Answer, TransferError> {
         let began = Instant::now();
         let mut pause = PAUSE_MIN;
         let mut repeated = 0;

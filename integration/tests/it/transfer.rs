@@ -39,13 +39,15 @@ async fn answers(server: &Server, range: TimeRange) -> BTreeMap<String, Value> {
         out.insert(format!("trace {number}"), format!("{spans:?}").into());
     }
     for query in ["{ }", "{ span.step > 2 }", "{ name = \"step 1\" } | count() > 1"] {
-        let parameters = [("q", query.to_owned()), ("start", start.clone()), ("end", end.clone()), ("limit", "1000".to_owned())];
+        let parameters =
+            [("q", query.to_owned()), ("start", start.clone()), ("end", end.clone()), ("limit", "1000".to_owned())];
         let (status, body) = server.client.get("/api/search", &parameters).await;
         assert_eq!(status, 200, "{body}");
         out.insert(query.to_owned(), body["traces"].clone());
     }
     let query = "{ } | count_over_time() by (resource.service.name)".to_owned();
-    let (status, body) = server.client.get("/api/metrics/query", &[("q", query.clone()), ("start", start), ("end", end)]).await;
+    let (status, body) =
+        server.client.get("/api/metrics/query", &[("q", query.clone()), ("start", start), ("end", end)]).await;
     assert_eq!(status, 200, "{body}");
     let mut series: Vec<String> = body["series"].as_array().unwrap().iter().map(Value::to_string).collect();
     series.sort();
@@ -70,7 +72,10 @@ async fn what_one_server_exports_another_answers() {
     for (format, file) in [("otlp-json", "traces.jsonl.gz"), ("otlp-proto", "traces.bin")] {
         let output = sostenuto(
             folder.path(),
-            &["export", "{ }", "--server", &server, "--start", &start, "--end", &end, "--format", format, "--out", file],
+            &[
+                "export", "{ }", "--server", &server, "--start", &start, "--end", &end, "--format", format, "--out",
+                file,
+            ],
         )
         .await;
         assert!(output.status.success() && text(&output).contains("60 traces"), "{}", text(&output));
@@ -101,14 +106,20 @@ async fn files_that_are_broken_in_part_say_so() {
     let output = sostenuto(folder.path(), &["import", "a.jsonl", "--to", &endpoint]).await;
     let said = text(&output);
     assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("a.jsonl, line 2") && said.contains("1 spans stored") && said.contains("1 refused, 1 bad"), "{said}");
+    assert!(
+        said.contains("a.jsonl, line 2") && said.contains("1 spans stored") && said.contains("1 refused, 1 bad"),
+        "{said}"
+    );
     let id = [0x5b, 0x8e, 0xff, 0xf7, 0x98, 0x03, 0x81, 0x03, 0xd2, 0x69, 0xb6, 0x33, 0x81, 0x3f, 0xc6, 0x0c];
     assert_eq!(server.client.trace(&id).await.len(), 1);
     // What is typed wrong has an exit code of its own; what is counted only leaves nothing behind.
     assert_eq!(sostenuto(folder.path(), &["import", "a.jsonl", "--to", "::"]).await.status.code(), Some(2));
     let output = sostenuto(folder.path(), &["import", "a.jsonl", "--dry-run", "--state", "none"]).await;
     assert!(text(&output).contains("2 spans found") && !folder.path().join("none").exists(), "{}", text(&output));
-    assert_eq!(sostenuto(folder.path(), &["export", "{ nonsense", "--format", "otlp-json", "--out", "x"]).await.status.code(), Some(2));
+    assert_eq!(
+        sostenuto(folder.path(), &["export", "{ nonsense", "--format", "otlp-json", "--out", "x"]).await.status.code(),
+        Some(2)
+    );
 }
 
 /// A configuration with what installations have, 2.x and 3.x.
@@ -159,7 +170,9 @@ async fn a_configuration_of_tempo_becomes_one_that_loads() {
     let output = sostenuto(folder.path(), &["check-config", "--config.file=ours.yaml"]).await;
     assert!(output.status.success() && text(&output).contains("s3://traces/sostenuto"), "{}\n{yaml}", text(&output));
     // What is smallest and what is none.
-    for (tempo, loads) in [("storage: {trace: {backend: local, local: {path: /tmp/tempo}}}", true), ("", true), ("- a", false)] {
+    for (tempo, loads) in
+        [("storage: {trace: {backend: local, local: {path: /tmp/tempo}}}", true), ("", true), ("- a", false)]
+    {
         fs::write(folder.path().join("tempo.yaml"), tempo).unwrap();
         let output = sostenuto(folder.path(), &["migrate", "tempo", "tempo.yaml"]).await;
         assert_eq!(output.status.success(), loads, "{tempo}: {}", text(&output));

@@ -112,7 +112,10 @@ struct Fetched {
     lacks: Option<String>,
 }
 
-pub async fn export(options: &ExportOptions, tell: &mut (dyn FnMut(&Progress) + Send)) -> Result<Progress, TransferError> {
+pub async fn export(
+    options: &ExportOptions,
+    tell: &mut (dyn FnMut(&Progress) + Send),
+) -> Result<Progress, TransferError> {
     let server = Http::new(&options.server)?;
     let began = Instant::now();
     let mut progress = Progress::default();
@@ -165,7 +168,8 @@ async fn search(
     let url = below(server, &["api", "search"]);
     let limit = PAGE_TRACES.to_string();
     let (start, end) = (options.start_s.to_string(), options.end_s.to_string());
-    let mut parameters = vec![("q", options.query.as_str()), ("start", &start), ("end", &end), ("limit", &limit), ("spss", "1")];
+    let mut parameters =
+        vec![("q", options.query.as_str()), ("start", &start), ("end", &end), ("limit", &limit), ("spss", "1")];
     parameters.extend(after.map(|after| ("after", after)));
     let answer = server
         .send(|client| client.get(url.clone()).query(&parameters).header("accept", "application/json").build())

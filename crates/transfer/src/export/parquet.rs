@@ -9,7 +9,9 @@ use std::{
 };
 
 use arrow::{
-    array::{ArrayRef, Int32Builder, RecordBatch, StringBuilder, TimestampNanosecondBuilder, UInt32Builder, UInt64Builder},
+    array::{
+        ArrayRef, Int32Builder, RecordBatch, StringBuilder, TimestampNanosecondBuilder, UInt32Builder, UInt64Builder,
+    },
     datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit},
 };
 use parquet::{
@@ -107,12 +109,14 @@ impl Table {
             let service = of.attributes.iter().find(|attribute| attribute.key == "service.name");
             let service = service.and_then(|attribute| attribute.value.as_ref()?.value.as_ref());
             let service = if let Some(Value::StringValue(name)) = service { name.as_str() } else { "" };
-            let resource_json = member(&resource_request(Some(of.clone()), vec![]), &["resourceSpans", "0", "resource"]);
+            let resource_json =
+                member(&resource_request(Some(of.clone()), vec![]), &["resourceSpans", "0", "resource"]);
             for scope in &resource.scope_spans {
                 let frame = ScopeSpans { scope: scope.scope.clone(), ..ScopeSpans::default() };
                 let path = ["resourceSpans", "0", "scopeSpans", "0", "scope"];
                 let scope_json = member(&resource_request(None, vec![frame]), &path);
-                let (name, version) = scope.scope.as_ref().map_or(("", ""), |of| (of.name.as_str(), of.version.as_str()));
+                let (name, version) =
+                    scope.scope.as_ref().map_or(("", ""), |of| (of.name.as_str(), of.version.as_str()));
                 for span in &scope.spans {
                     let ids = [&span.trace_id, &span.span_id, &span.parent_span_id].map(|id| hex(id));
                     let texts: [&str; 16] = [
@@ -174,7 +178,9 @@ impl Table {
 }
 
 fn resource_request(resource: Option<Resource>, scope_spans: Vec<ScopeSpans>) -> ExportTraceServiceRequest {
-    ExportTraceServiceRequest { resource_spans: vec![ResourceSpans { resource, scope_spans, ..ResourceSpans::default() }] }
+    ExportTraceServiceRequest {
+        resource_spans: vec![ResourceSpans { resource, scope_spans, ..ResourceSpans::default() }],
+    }
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -193,7 +199,8 @@ fn of_span(name: &str, span: Span) -> String {
         return "[]".to_owned();
     }
     let scope_spans = vec![ScopeSpans { spans: vec![span], ..ScopeSpans::default() }];
-    let text = member(&resource_request(None, scope_spans), &["resourceSpans", "0", "scopeSpans", "0", "spans", "0", name]);
+    let text =
+        member(&resource_request(None, scope_spans), &["resourceSpans", "0", "scopeSpans", "0", "spans", "0", name]);
     if text.is_empty() { "[]".to_owned() } else { text }
 }
 
@@ -204,9 +211,9 @@ fn member(request: &ExportTraceServiceRequest, path: &[&str]) -> String {
     for part in path {
         let Some(around) = value.take() else { return String::new() };
         value = match part.parse::<usize>() {
-            Ok(at) => serde_json::from_str::<Vec<Box<RawValue>>>(around.get()).ok().and_then(|mut list| {
-                (at < list.len()).then(|| list.swap_remove(at))
-            }),
+            Ok(at) => serde_json::from_str::<Vec<Box<RawValue>>>(around.get())
+                .ok()
+                .and_then(|mut list| (at < list.len()).then(|| list.swap_remove(at))),
             Err(_) => {
                 let members = serde_json::from_str::<std::collections::HashMap<String, Box<RawValue>>>(around.get());
                 members.ok().and_then(|mut members| members.remove(*part))

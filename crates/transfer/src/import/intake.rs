@@ -33,7 +33,10 @@ pub(crate) enum Found {
         /// All records up to this number are in this batch or earlier ones, or were bad.
         records: u64,
     },
-    Bad { at: Place, reason: String },
+    Bad {
+        at: Place,
+        reason: String,
+    },
 }
 
 /// Nobody wants more.

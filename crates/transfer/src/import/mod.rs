@@ -45,6 +45,8 @@ pub(crate) use protobuf::Ended;
 const WAITING_MAX: usize = 4;
 /// The pause between two writes of the state.
 const SAVE_INTERVAL: Duration = Duration::from_secs(1);
+/// Of OTLP over gRPC, everywhere.
+const GRPC_PORT: u16 = 4317;
 /// The tenant of a Tempo that has no tenants.
 const NO_TENANT: &str = "single-tenant";
 
@@ -136,7 +138,10 @@ struct Sent {
     repeated: u64,
 }
 
-pub async fn import(options: &ImportOptions, tell: &mut (dyn FnMut(Event<'_>) + Send)) -> Result<Progress, TransferError> {
+pub async fn import(
+    options: &ImportOptions,
+    tell: &mut (dyn FnMut(Event<'_>) + Send),
+) -> Result<Progress, TransferError> {
     let endpoint = Endpoint::new(&options.to)?;
     let sources = Arc::new(source::find(&options.sources, &options.object_stores).await?);
     let tenant = options.to.tenant.as_deref();
@@ -275,6 +280,10 @@ impl Endpoint {
     fn new(options: &HttpOptions) -> Result<Self, TransferError> {
         let http = Http::new(options)?;
         let mut url = http.base.clone();
+        if url.path() == "/" && url.port() == Some(GRPC_PORT) {
+            let hint = format!("{url} is OTLP over gRPC by its port; name the one over HTTP, mostly 4318");
+            return Err(TransferError::Mistake(hint));
+        }
         if url.path() == "/" {
             url.set_path("/v1/traces");
         }

@@ -54,8 +54,12 @@ pub(crate) async fn find(names: &[String], settings: &HashMap<String, String>) -
         let fail = |reason: String| TransferError::Source { name: name.clone(), reason };
         if let Some(url) = name.contains("://").then(|| reqwest::Url::parse(name)) {
             let url = url.map_err(|error| fail(format!("it is not a URL: {error}")))?;
+            // Other variables may have the names of settings by chance.
             let settings = settings.iter().map(|(key, value)| (key.to_lowercase(), value.clone()));
-            let (store, path) = object_store::parse_url_opts(&url, settings).map_err(|error| fail(error.to_string()))?;
+            let settings =
+                settings.filter(|(key, _)| ["aws_", "google_", "azure_"].iter().any(|of| key.starts_with(of)));
+            let (store, path) =
+                object_store::parse_url_opts(&url, settings).map_err(|error| fail(error.to_string()))?;
             let root = format!("{}://{}/", url.scheme(), url.authority().rsplit('@').next().unwrap_or_default());
             found.extend(listed(Arc::from(store), &path, &root, &fail).await?);
         } else if path.is_dir() {
@@ -140,7 +144,8 @@ async fn listed(
             },
             (Err(problem), _) => Source { name, problem: Some(problem), ..object(&store, meta, root) },
             (_, None) => {
-                let problem = format!("it has a {META} and no {DATA}; an unfinished block, or one of a write-ahead log");
+                let problem =
+                    format!("it has a {META} and no {DATA}; an unfinished block, or one of a write-ahead log");
                 Source { name, problem: Some(problem), ..object(&store, meta, root) }
             }
         });

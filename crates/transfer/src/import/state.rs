@@ -46,8 +46,8 @@ impl State {
             text => text.map_err(|error| fail(error.to_string()))?,
         };
         let hint = "name another file with --state, or begin again with --restart";
-        let state: Self =
-            serde_json::from_slice(&text).map_err(|error| fail(format!("it is no state of an import ({error}); {hint}")))?;
+        let state: Self = serde_json::from_slice(&text)
+            .map_err(|error| fail(format!("it is no state of an import ({error}); {hint}")))?;
         if state.version != VERSION || state.to != to || state.tenant.as_deref() != tenant {
             let whose = state.tenant.map_or(String::new(), |tenant| format!(" as tenant {tenant}"));
             return Err(TransferError::Mistake(format!("{name} is of an import to {}{whose}; {hint}", state.to)));

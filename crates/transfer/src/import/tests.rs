@@ -35,7 +35,9 @@ fn spans(count: usize, name_bytes: usize) -> ExportTraceServiceRequest {
     let name = KeyValue { key: "service.name".into(), value, ..KeyValue::default() };
     let resource = Some(Resource { attributes: vec![name], ..Resource::default() });
     let scope_spans = vec![ScopeSpans { spans: spans.collect(), ..ScopeSpans::default() }];
-    ExportTraceServiceRequest { resource_spans: vec![ResourceSpans { resource, scope_spans, ..ResourceSpans::default() }] }
+    ExportTraceServiceRequest {
+        resource_spans: vec![ResourceSpans { resource, scope_spans, ..ResourceSpans::default() }],
+    }
 }
 
 pub(crate) fn request_of(count: usize, name_bytes: usize) -> Vec<u8> {
@@ -196,7 +198,10 @@ fn jaegers_answers_are_read_trace_by_trace() {
     assert_eq!((bare.records, &bare.bad, &bare.unreadable), (1, &vec![], &None));
     let span = &bare.resources[0].scope_spans[0].spans[0];
     assert_eq!((span.name.as_str(), span.kind), ("GET /", 2));
-    assert_eq!((span.start_time_unix_nano, span.end_time_unix_nano), (1_700_000_000_000_000_000, 1_700_000_000_001_500_000));
+    assert_eq!(
+        (span.start_time_unix_nano, span.end_time_unix_nano),
+        (1_700_000_000_000_000_000, 1_700_000_000_001_500_000)
+    );
     assert_eq!(span.events[0].name, "hit [\"{");
     assert_eq!(span.attributes[0].value.as_ref().unwrap().value, Some(Value::IntValue(200)));
     let answers = [
@@ -221,7 +226,9 @@ fn jaegers_answers_are_read_trace_by_trace() {
 #[test]
 fn zipkins_lists_are_read() {
     let span = |id: u32| {
-        format!(r#"{{"traceId":"463ac35c9f6413ad","id":"{id:016x}","name":"get","kind":"CLIENT","timestamp":1700000000000000,"duration":207,"localEndpoint":{{"serviceName":"shop"}},"tags":{{"a":"b]"}}}}"#)
+        format!(
+            r#"{{"traceId":"463ac35c9f6413ad","id":"{id:016x}","name":"get","kind":"CLIENT","timestamp":1700000000000000,"duration":207,"localEndpoint":{{"serviceName":"shop"}},"tags":{{"a":"b]"}}}}"#
+        )
     };
     let (a, b, c) = (span(1), span(2), span(3));
     for file in [format!("[{a},{b},{c}]"), format!("[[{a},{b}],\n[{c}]]"), format!("[{a}]\n[{b},{c}]")] {

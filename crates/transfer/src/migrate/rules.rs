@@ -43,7 +43,8 @@ const fn attention(pattern: &'static str, text: &'static str) -> Known {
     Known { pattern, fate: Fate::Attention, text }
 }
 
-const TLS: &str = "TLS of a listener is set in our own keys; config/local.yaml says which, or let a proxy in front have it";
+const TLS: &str =
+    "TLS of a listener is set in our own keys; config/local.yaml says which, or let a proxy in front have it";
 const RING: &str = "there are no rings and no gossip: processes meet in the object store";
 const OWN_PATH: &str = "our log and blocks have a folder of their own: storage.path";
 const CACHES: &str = "caches are in memory, in storage.cache and query_frontend.columns_memory";
@@ -94,36 +95,60 @@ const KNOWN: &[Known] = &[
     becomes("distributor.receivers.jaeger.protocols", "distributor.receivers.jaeger", on),
     becomes("distributor.receivers.jaeger.protocols.grpc", "distributor.receivers.jaeger.protocols.grpc", on),
     same("distributor.receivers.jaeger.protocols.grpc.endpoint"),
-    becomes("distributor.receivers.jaeger.protocols.thrift_http", "distributor.receivers.jaeger.protocols.thrift_http", on),
+    becomes(
+        "distributor.receivers.jaeger.protocols.thrift_http",
+        "distributor.receivers.jaeger.protocols.thrift_http",
+        on,
+    ),
     same("distributor.receivers.jaeger.protocols.thrift_http.endpoint"),
-    becomes("distributor.receivers.jaeger.protocols.thrift_compact", "distributor.receivers.jaeger.protocols.thrift_compact", on),
+    becomes(
+        "distributor.receivers.jaeger.protocols.thrift_compact",
+        "distributor.receivers.jaeger.protocols.thrift_compact",
+        on,
+    ),
     same("distributor.receivers.jaeger.protocols.thrift_compact.endpoint"),
-    becomes("distributor.receivers.jaeger.protocols.thrift_binary", "distributor.receivers.jaeger.protocols.thrift_binary", on),
+    becomes(
+        "distributor.receivers.jaeger.protocols.thrift_binary",
+        "distributor.receivers.jaeger.protocols.thrift_binary",
+        on,
+    ),
     same("distributor.receivers.jaeger.protocols.thrift_binary.endpoint"),
     unsupported("distributor.receivers.jaeger.protocols.grpc.tls.*", TLS),
     unsupported("distributor.receivers.jaeger.protocols.thrift_http.tls.*", TLS),
     not_needed("distributor.receivers.jaeger.protocols.*", "it has a fixed value here"),
-    unsupported("distributor.receivers.jaeger.remote_sampling*", "serve sampling strategies from a Collector or a Jaeger"),
+    unsupported(
+        "distributor.receivers.jaeger.remote_sampling*",
+        "serve sampling strategies from a Collector or a Jaeger",
+    ),
     becomes("distributor.receivers.zipkin", "distributor.receivers.zipkin", on),
     same("distributor.receivers.zipkin.endpoint"),
     unsupported("distributor.receivers.zipkin.tls.*", TLS),
     not_needed("distributor.receivers.zipkin.*", "it has a fixed value here"),
     attention("distributor.receivers.opencensus*", "OpenCensus is gone; a Collector turns it into OTLP"),
-    attention("distributor.receivers.kafka*", "let a Collector read the topic and send OTLP, or see config/local.yaml for a receiver of our own"),
+    attention(
+        "distributor.receivers.kafka*",
+        "let a Collector read the topic and send OTLP, or see config/local.yaml for a receiver of our own",
+    ),
     attention("distributor.receivers.*", "a Collector has this receiver and sends OTLP"),
     becomes("distributor.max_attribute_bytes", "distributor.max_attribute_bytes", as_it_is),
     becomes("distributor.retry_after_on_resource_exhausted", "distributor.retry_after_on_resource_exhausted", not_zero),
     becomes("distributor.max_span_attr_byte", "distributor.max_attribute_bytes", as_it_is),
     unsupported("distributor.forwarders*", "a Collector in front sends to several places"),
     unsupported("distributor.usage.*", "sostenuto_distributor metrics count bytes and spans by tenant"),
-    unsupported("distributor.kafka_write_path_enabled", "there is no Kafka inside: the log is on the local disk, blocks are in the store"),
+    unsupported(
+        "distributor.kafka_write_path_enabled",
+        "there is no Kafka inside: the log is on the local disk, blocks are in the store",
+    ),
     not_needed("distributor.kafka_config.*", "there is no Kafka inside"),
     not_needed("distributor.log_*", "what is refused is logged and counted"),
     not_needed("distributor.metric_received_spans.*", "spans that come in are counted"),
     not_needed("distributor.*", RING),
     // Storage.
     becomes("storage.trace.backend", "storage.backend", backend),
-    attention("storage.trace.local.path", "Tempo's blocks stay there, to be read by `sostenuto import`; ours go to storage.path"),
+    attention(
+        "storage.trace.local.path",
+        "Tempo's blocks stay there, to be read by `sostenuto import`; ours go to storage.path",
+    ),
     becomes("storage.trace.s3.bucket", "storage.s3.bucket", not_empty),
     becomes("storage.trace.s3.prefix", "storage.s3.prefix", beside),
     becomes("storage.trace.s3.endpoint", "storage.s3.endpoint", not_empty),
@@ -136,7 +161,10 @@ const KNOWN: &[Known] = &[
     becomes("storage.trace.s3.tls_insecure_skip_verify", "storage.s3.tls_insecure_skip_verify", as_it_is),
     becomes("storage.trace.s3.bucket_lookup_type", "storage.s3.bucket_lookup_type", bucket_lookup),
     unsupported("storage.trace.s3.tls_*", "the system's certificates are trusted; add yours to them"),
-    unsupported("storage.trace.s3.sse.*", "see storage.s3.sse in our configuration, or let the bucket encrypt by itself"),
+    unsupported(
+        "storage.trace.s3.sse.*",
+        "see storage.s3.sse in our configuration, or let the bucket encrypt by itself",
+    ),
     unsupported("storage.trace.s3.signature_v2", "only version 4 is spoken"),
     not_needed("storage.trace.s3.*", "reads and writes have bounds of their own"),
     becomes("storage.trace.gcs.bucket_name", "storage.gcs.bucket_name", not_empty),
@@ -153,7 +181,10 @@ const KNOWN: &[Known] = &[
     not_needed("storage.trace.azure.use_*", "without a key, the environment and the machine's identity are asked"),
     not_needed("storage.trace.azure.*", "reads and writes have bounds of their own"),
     not_needed("storage.trace.wal.*", OWN_PATH),
-    not_needed("storage.trace.block.*", "blocks are Delta tables of Parquet here; columns are chosen by what spans have"),
+    not_needed(
+        "storage.trace.block.*",
+        "blocks are Delta tables of Parquet here; columns are chosen by what spans have",
+    ),
     not_needed("storage.trace.pool.*", "queries share one pool of workers"),
     not_needed("storage.trace.blocklist_*", "the table of each tenant is followed commit by commit"),
     not_needed("storage.trace.*cache*", CACHES),
@@ -172,28 +203,45 @@ const KNOWN: &[Known] = &[
     becomes("overrides.defaults.ingestion.burst_size_bytes", BURST, not_zero),
     becomes("overrides.ingestion_rate_limit_bytes", RATE, not_zero),
     becomes("overrides.ingestion_burst_size_bytes", BURST, not_zero),
-    becomes("overrides.defaults.ingestion.max_attribute_bytes", "overrides.defaults.ingestion.max_attribute_bytes", as_it_is),
-    attention("overrides.per_tenant_override_config", "copy the tenants of that file to overrides.per_tenant; retention can be set for each"),
+    becomes(
+        "overrides.defaults.ingestion.max_attribute_bytes",
+        "overrides.defaults.ingestion.max_attribute_bytes",
+        as_it_is,
+    ),
+    attention(
+        "overrides.per_tenant_override_config",
+        "copy the tenants of that file to overrides.per_tenant; retention can be set for each",
+    ),
     not_needed("overrides.per_tenant_override_period", "limits are part of the one file"),
     unsupported("overrides.user_configurable_overrides.*", "limits are set in the configuration only"),
     unsupported("overrides.defaults.metrics_generator.*", GENERATOR),
     unsupported("overrides.metrics_generator*", GENERATOR),
     unsupported("overrides.defaults.forwarders*", "a Collector in front sends to several places"),
     unsupported("overrides.forwarders*", "a Collector in front sends to several places"),
-    unsupported("overrides.defaults.cost_attribution.*", "sostenuto_distributor metrics count bytes and spans by tenant"),
+    unsupported(
+        "overrides.defaults.cost_attribution.*",
+        "sostenuto_distributor metrics count bytes and spans by tenant",
+    ),
     not_needed("overrides.defaults.ingestion.*", "each process counts what a tenant sends by itself"),
     not_needed("overrides.defaults.global.*", "a trace has no largest size: all its spans are kept"),
     not_needed("overrides.defaults.read.*", "queries are bounded by time, bytes and memory, in query_frontend"),
     not_needed("overrides.defaults.storage.*", "columns are chosen by what spans have"),
     not_needed("overrides.defaults.compaction.*", "it has a fixed value here"),
-    not_needed("overrides.max_*", "queries are bounded by time, bytes and memory, in query_frontend; a trace has no largest size"),
+    not_needed(
+        "overrides.max_*",
+        "queries are bounded by time, bytes and memory, in query_frontend; a trace has no largest size",
+    ),
     not_needed("overrides.ingestion_*", "each process counts what a tenant sends by itself"),
     not_needed("overrides.parquet_dedicated_columns", "columns are chosen by what spans have"),
     // Queries.
     becomes("query_frontend.api_timeout", "query_frontend.api_timeout", api_timeout),
     becomes("query_frontend.search.default_result_limit", "query_frontend.search.default_result_limit", not_zero),
     becomes("query_frontend.search.max_result_limit", "query_frontend.search.max_result_limit", not_zero),
-    becomes("query_frontend.search.default_spans_per_span_set", "query_frontend.search.default_spans_per_span_set", not_zero),
+    becomes(
+        "query_frontend.search.default_spans_per_span_set",
+        "query_frontend.search.default_spans_per_span_set",
+        not_zero,
+    ),
     becomes("query_frontend.search.max_spans_per_span_set", "query_frontend.search.max_spans_per_span_set", not_zero),
     becomes("query_frontend.metrics.max_exemplars", "query_frontend.metrics.max_exemplars", not_zero),
     becomes("query_frontend.metrics.max_intervals", "query_frontend.metrics.max_intervals", not_zero),
@@ -201,14 +249,23 @@ const KNOWN: &[Known] = &[
     not_needed("query_frontend.search.max_duration", "a query may ask for any time; what it may read is bounded"),
     not_needed("query_frontend.metrics.max_duration", "a query may ask for any time; what it may read is bounded"),
     not_needed("query_frontend.mcp_server.*", "docs/compatibility.md says what is served to agents"),
-    not_needed("query_frontend.*", "a query is not cut into jobs for others; its bounds are in query_frontend of config/local.yaml"),
+    not_needed(
+        "query_frontend.*",
+        "a query is not cut into jobs for others; its bounds are in query_frontend of config/local.yaml",
+    ),
     // Roles that are not here.
     unsupported("metrics_generator.*", GENERATOR),
     not_needed("metrics_generator_client.*", "there is no metrics generator"),
     not_needed("ingester_client.*", RING),
     not_needed("live_store_client.*", RING),
-    not_needed("ingester.*", "live spans become blocks after ingester.max_block_duration, a minute, and are merged later; leave the default"),
-    not_needed("live_store.*", "live spans become blocks after ingester.max_block_duration, a minute, and are merged later; leave the default"),
+    not_needed(
+        "ingester.*",
+        "live spans become blocks after ingester.max_block_duration, a minute, and are merged later; leave the default",
+    ),
+    not_needed(
+        "live_store.*",
+        "live spans become blocks after ingester.max_block_duration, a minute, and are merged later; leave the default",
+    ),
     not_needed("block_builder.*", "there is no Kafka inside"),
     not_needed("ingest.*", "there is no Kafka inside"),
     not_needed("compactor.*", "the compactor has other measures here; leave its defaults"),
@@ -247,37 +304,72 @@ pub(super) fn finish(ours: &mut Ours, note: &mut impl FnMut(&str, NoteKind, &str
     let attention = NoteKind::Attention;
     if ours.get("server.http_listen_address").is_none() {
         ours.set("server.http_listen_address", "0.0.0.0".into());
-        note("server.http_listen_address", attention, "Tempo listens on all addresses unless told; so does this. Put it behind what asks who is calling");
+        note(
+            "server.http_listen_address",
+            attention,
+            "Tempo listens on all addresses unless told; so does this. Put it behind what asks who is calling",
+        );
     }
     if !ours.has_below("distributor.receivers") {
-        note("distributor.receivers", attention, "names no receiver; without the section all are on, for this machine only");
+        note(
+            "distributor.receivers",
+            attention,
+            "names no receiver; without the section all are on, for this machine only",
+        );
     } else if !ours.has_below("distributor.receivers.otlp.") && ours.get("distributor.receivers.otlp").is_none() {
         note("distributor.receivers.otlp", attention, "is not on");
     }
     // A section and keys below it: the keys say more.
     let all: Vec<String> = ours.tree.keys().cloned().collect();
     ours.tree.retain(|key, _| !all.iter().any(|other| other.starts_with(&format!("{key}."))));
-    for protocol in ["otlp.protocols.grpc", "otlp.protocols.http", "jaeger.protocols.grpc", "jaeger.protocols.thrift_http", "zipkin"] {
+    for protocol in [
+        "otlp.protocols.grpc",
+        "otlp.protocols.http",
+        "jaeger.protocols.grpc",
+        "jaeger.protocols.thrift_http",
+        "zipkin",
+    ] {
         let key = format!("distributor.receivers.{protocol}");
         if ours.get(&key) == Some(&Value::Null) {
-            note(&format!("{key}.endpoint"), attention, "is not set: this machine only; write 0.0.0.0 and the port to take spans from others");
+            note(
+                &format!("{key}.endpoint"),
+                attention,
+                "is not set: this machine only; write 0.0.0.0 and the port to take spans from others",
+            );
         }
     }
-    for (backend, key, prefix) in [("s3", "storage.s3.bucket", "storage.s3.prefix"), ("gcs", "storage.gcs.bucket_name", "storage.gcs.prefix"), ("azure", "storage.azure.container_name", "storage.azure.prefix")] {
+    for (backend, key, prefix) in [
+        ("s3", "storage.s3.bucket", "storage.s3.prefix"),
+        ("gcs", "storage.gcs.bucket_name", "storage.gcs.prefix"),
+        ("azure", "storage.azure.container_name", "storage.azure.prefix"),
+    ] {
         if ours.get("storage.backend") == Some(&backend.into()) && ours.get(key).is_some() {
             ours.set(prefix, BESIDE.into());
-            note(key, attention, "the bucket is Tempo's, below a prefix of our own; while a Tempo still runs on it, a bucket of our own is better: Tempo takes the prefix for a tenant");
+            note(
+                key,
+                attention,
+                "the bucket is Tempo's, below a prefix of our own; while a Tempo still runs on it, a bucket of our own is better: Tempo takes the prefix for a tenant",
+            );
         }
     }
     if ours.get("storage.backend").is_some() {
         ours.set("storage.path", "/var/lib/sostenuto".into());
-        note("storage.path", attention, "holds the write-ahead log, so it must outlive the process and be of nobody else");
+        note(
+            "storage.path",
+            attention,
+            "holds the write-ahead log, so it must outlive the process and be of nobody else",
+        );
     }
     if ours.get(KEEP).is_none() {
-        note("compaction.block_retention", attention, "is not set. Tempo deletes after 14 days then; here nothing is deleted until overrides.defaults.retention.keep is set");
+        note(
+            "compaction.block_retention",
+            attention,
+            "is not set. Tempo deletes after 14 days then; here nothing is deleted until overrides.defaults.retention.keep is set",
+        );
     }
     let value = |key: &str| ours.get(key).and_then(Value::as_u64);
-    let (default, most) = (value("query_frontend.search.default_result_limit"), value("query_frontend.search.max_result_limit"));
+    let (default, most) =
+        (value("query_frontend.search.default_result_limit"), value("query_frontend.search.max_result_limit"));
     if most.is_some_and(|most| most < default.unwrap_or(20)) {
         ours.tree.remove("query_frontend.search.max_result_limit");
         note("query_frontend.search.max_result_limit", attention, "is less than the default limit, and was left out");
@@ -285,7 +377,11 @@ pub(super) fn finish(ours: &mut Ours, note: &mut impl FnMut(&str, NoteKind, &str
     let keys = ["storage.s3.access_key", "storage.s3.secret_key"];
     if keys.iter().filter(|key| ours.get(key).is_some()).count() == 1 {
         keys.iter().for_each(|key| drop(ours.tree.remove(*key)));
-        note("storage.trace.s3.access_key", attention, "stands without its secret_key, or the other way round; both were left out");
+        note(
+            "storage.trace.s3.access_key",
+            attention,
+            "stands without its secret_key, or the other way round; both were left out",
+        );
     }
 }
 
@@ -375,7 +471,9 @@ fn several_tenants(value: &Value) -> Result<Value, (NoteKind, String)> {
 
 /// Below an hour nothing can be kept, and 0 is for ever.
 fn keep(value: &Value) -> Result<Value, (NoteKind, String)> {
-    let Some(text) = value.as_str() else { return look("is no duration; set overrides.defaults.retention.keep by hand") };
+    let Some(text) = value.as_str() else {
+        return look("is no duration; set overrides.defaults.retention.keep by hand");
+    };
     if text.contains("${") {
         return Ok(value.clone());
     }

@@ -84,7 +84,12 @@ fn a_usual_configuration_becomes_ours() {
 fn what_tempo_does_without_being_told_is_said() {
     let migration = tempo("storage: {trace: {backend: local, local: {path: /var/tempo}}}").unwrap();
     let attention = kinds(&migration, NoteKind::Attention);
-    for key in ["server.http_listen_address", "distributor.receivers", "compaction.block_retention", "storage.trace.local.path"] {
+    for key in [
+        "server.http_listen_address",
+        "distributor.receivers",
+        "compaction.block_retention",
+        "storage.trace.local.path",
+    ] {
         assert!(attention.contains(&key), "{key}: {attention:?}");
     }
     assert_eq!(settings(&migration)["storage"]["path"], "/var/lib/sostenuto");
@@ -104,7 +109,8 @@ fn values_that_cannot_be_ours_are_left_out() {
     let of = |text: &str| tempo(text).unwrap();
     let short = of("compactor: {compaction: {block_retention: 30m}}");
     assert!(settings(&short).get("overrides").is_none());
-    let limits = of("query_frontend: {search: {max_result_limit: 5}, api_timeout: 30m0s, multi_tenant_queries_enabled: false}");
+    let limits =
+        of("query_frontend: {search: {max_result_limit: 5}, api_timeout: 30m0s, multi_tenant_queries_enabled: false}");
     let ours = settings(&limits);
     assert!(ours["query_frontend"].get("search").is_none(), "{}", limits.yaml);
     assert_eq!(ours["query_frontend"]["max_tenants_per_query"], 1);

@@ -7,7 +7,9 @@ use serde_json::{Map, Value};
 use super::{Note, NoteKind};
 
 pub(super) fn write(notes: &[Note], keys: &BTreeMap<String, Value>) -> String {
-    let mut out = String::from("# Made of a configuration of Tempo. Check it with: sostenuto check-config --config.file=<this file>\n");
+    let mut out = String::from(
+        "# Made of a configuration of Tempo. Check it with: sostenuto check-config --config.file=<this file>\n",
+    );
     for (kind, title) in NoteKind::ALL {
         let mut of_kind = notes.iter().filter(|note| note.kind == kind).peekable();
         if of_kind.peek().is_some() {
@@ -78,7 +80,8 @@ fn reference_end(text: &str) -> Option<usize> {
     let name_length = inside.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(inside.len());
     let (name, default) = inside[..length].split_at(name_length.min(length));
     let named = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
-    let simple = default.is_empty() || (default.starts_with(":-") || default.starts_with('-')) && !default.contains('$');
+    let simple =
+        default.is_empty() || (default.starts_with(":-") || default.starts_with('-')) && !default.contains('$');
     (named && simple).then_some(length + 3)
 }
 

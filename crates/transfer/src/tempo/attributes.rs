@@ -38,8 +38,16 @@ enum Own<'a> {
     /// A text for which empty means that there is none.
     Required(Texts<'a>),
     Integer(Numbers<'a>),
-    Texts { list: List<'a>, values: Texts<'a>, always: bool },
-    Integers { list: List<'a>, values: Numbers<'a>, always: bool },
+    Texts {
+        list: List<'a>,
+        values: Texts<'a>,
+        always: bool,
+    },
+    Integers {
+        list: List<'a>,
+        values: Numbers<'a>,
+        always: bool,
+    },
 }
 
 impl<'a> Attributes<'a> {
@@ -85,13 +93,17 @@ impl<'a> Attributes<'a> {
         };
         for (key, own) in &self.own {
             if let Some(value) = own.read(row) {
-                out.push(KeyValue { key: key.clone(), value: Some(AnyValue { value: Some(value) }), ..KeyValue::default() });
+                out.push(KeyValue {
+                    key: key.clone(),
+                    value: Some(AnyValue { value: Some(value) }),
+                    ..KeyValue::default()
+                });
             }
         }
         match self.unnamed.iter().find(|(_, own)| own.read(row).is_some()) {
-            Some((name, _)) => Err(format!(
-                "there is a value in the column {name}, and meta.json does not say of which attribute"
-            )),
+            Some((name, _)) => {
+                Err(format!("there is a value in the column {name}, and meta.json does not say of which attribute"))
+            }
             None => Ok(out),
         }
     }
@@ -193,7 +205,9 @@ impl<'a> Generic<'a> {
         let other = self.others.and_then(|others| others.text(at)).filter(|text| !text.is_empty());
         let is_array = self.is_array.is_some_and(|is_array| is_array.value(at));
         let value = match other {
-            Some(json) => any_value(&json).map_err(|reason| format!("the value of {key:?} cannot be read: {reason}"))?,
+            Some(json) => {
+                any_value(&json).map_err(|reason| format!("the value of {key:?} cannot be read: {reason}"))?
+            }
             None if is_array => Some(array(values)),
             None if values.len() > 1 => {
                 return Err(format!("the attribute {key:?} has {} values and is no list", values.len()));

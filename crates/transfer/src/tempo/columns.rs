@@ -37,7 +37,10 @@ impl<'a> Group<'a> {
     }
 
     pub fn missing(&self, name: &str) -> String {
-        format!("the column {} is missing; is this a Tempo block of the format that its meta.json names?", self.path(name))
+        format!(
+            "the column {} is missing; is this a Tempo block of the format that its meta.json names?",
+            self.path(name)
+        )
     }
 
     pub fn group(&self, name: &str) -> Result<Option<Self>, String> {
@@ -109,7 +112,8 @@ impl<'a> List<'a> {
     pub fn groups(&self) -> Result<Group<'a>, String> {
         let elements = self.elements();
         let array = elements.as_struct_opt();
-        let array = array.ok_or_else(|| format!("the column {} is no list of groups but of {}", self.path, elements.data_type()))?;
+        let array = array
+            .ok_or_else(|| format!("the column {} is no list of groups but of {}", self.path, elements.data_type()))?;
         Ok(Group { array, path: self.path.clone() })
     }
 }
@@ -125,7 +129,8 @@ pub(super) enum Texts<'a> {
 impl<'a> Texts<'a> {
     pub fn of(array: &'a ArrayRef) -> Option<Self> {
         let any = array.as_any();
-        any.downcast_ref().map(Self::Utf8)
+        any.downcast_ref()
+            .map(Self::Utf8)
             .or_else(|| any.downcast_ref().map(Self::Binary))
             .or_else(|| any.downcast_ref().map(Self::Fixed))
     }
@@ -160,7 +165,8 @@ pub(super) enum Numbers<'a> {
 impl<'a> Numbers<'a> {
     pub fn of(array: &'a ArrayRef) -> Option<Self> {
         let any = array.as_any();
-        any.downcast_ref().map(Self::Int64)
+        any.downcast_ref()
+            .map(Self::Int64)
             .or_else(|| any.downcast_ref().map(Self::UInt64))
             .or_else(|| any.downcast_ref().map(Self::Int32))
             .or_else(|| any.downcast_ref().map(Self::UInt32))

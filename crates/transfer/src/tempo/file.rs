@@ -33,7 +33,10 @@ impl AsyncFileReader for File {
         async move { self.store.get_ranges(&self.path, &ranges).await.map_err(outside) }.boxed()
     }
 
-    fn get_metadata<'a>(&'a mut self, _: Option<&'a ArrowReaderOptions>) -> BoxFuture<'a, Result<Arc<ParquetMetaData>>> {
+    fn get_metadata<'a>(
+        &'a mut self,
+        _: Option<&'a ArrowReaderOptions>,
+    ) -> BoxFuture<'a, Result<Arc<ParquetMetaData>>> {
         async move {
             let bytes = self.bytes;
             let reader = ParquetMetaDataReader::new().with_prefetch_hint(Some(FOOTER_BYTES));

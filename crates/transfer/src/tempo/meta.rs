@@ -54,7 +54,8 @@ pub(crate) enum Kind {
 
 impl Meta {
     pub fn read(text: &[u8]) -> Result<Self, String> {
-        let meta: Self = serde_json::from_slice(text).map_err(|error| format!("it is no meta.json of a block: {error}"))?;
+        let meta: Self =
+            serde_json::from_slice(text).map_err(|error| format!("it is no meta.json of a block: {error}"))?;
         match FORMATS.contains(&meta.format.as_str()) {
             true => Ok(meta),
             false => Err(format!(
@@ -67,7 +68,8 @@ impl Meta {
 
     /// The attribute of column `number`, from 1, of those of its scope and type.
     pub fn dedicated(&self, scope: Scope, kind: Kind, number: usize) -> Option<&Dedicated> {
-        let mut same = self.dedicated.iter().flatten().filter(|column| column.scope() == scope && column.kind() == kind);
+        let mut same =
+            self.dedicated.iter().flatten().filter(|column| column.scope() == scope && column.kind() == kind);
         same.nth(number.checked_sub(1)?)
     }
 }

@@ -107,7 +107,8 @@ fn root_len(root: &StructArray) -> usize {
 /// Of a span the start is needed, of a trace it is not.
 fn is_wanted(path: &[String]) -> bool {
     let derived = path.iter().any(|part| DERIVED.contains(&part.as_str()));
-    !derived || (path.len() > 1 && path.first().is_some_and(|part| part == "rs") && path.last().is_some_and(|part| {
-        part == "StartTimeUnixNano" || part == "DurationNano"
-    }))
+    !derived
+        || (path.len() > 1
+            && path.first().is_some_and(|part| part == "rs")
+            && path.last().is_some_and(|part| part == "StartTimeUnixNano" || part == "DurationNano"))
 }

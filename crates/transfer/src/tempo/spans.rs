@@ -28,8 +28,11 @@ const OF_RESOURCES: [(&str, &str, bool); 9] = [
     ("K8sPodName", "k8s.pod.name", false),
     ("K8sContainerName", "k8s.container.name", false),
 ];
-const OF_SPANS: [(&str, &str, bool); 3] =
-    [("HttpMethod", "http.method", false), ("HttpUrl", "http.url", false), ("HttpStatusCode", "http.status_code", false)];
+const OF_SPANS: [(&str, &str, bool); 3] = [
+    ("HttpMethod", "http.method", false),
+    ("HttpUrl", "http.url", false),
+    ("HttpStatusCode", "http.status_code", false),
+];
 
 pub(super) struct Traces<'a> {
     trace_id: Texts<'a>,

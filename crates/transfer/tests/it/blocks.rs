@@ -71,7 +71,11 @@ impl Format {
 
     fn spares(self) -> String {
         let column = |number: usize, kind: &str, of: &str| match self {
-            Self::V4 => format!("optional {} {kind}{number:02} {};", of.split(' ').next().unwrap(), &of[of.find(' ').unwrap()..]),
+            Self::V4 => format!(
+                "optional {} {kind}{number:02} {};",
+                of.split(' ').next().unwrap(),
+                &of[of.find(' ').unwrap()..]
+            ),
             Self::V5 => self.values(&format!("{kind}{number:02}"), of),
         };
         let mut columns: Vec<String> = (1..=10).map(|at| column(at, "String", "binary (STRING)")).collect();
@@ -95,7 +99,8 @@ impl Format {
             self.attributes(),
             if old { String::new() } else { self.spares() },
         ];
-        let links = ["required binary TraceID; required binary SpanID;".to_owned(), text("TraceState"), self.attributes()];
+        let links =
+            ["required binary TraceID; required binary SpanID;".to_owned(), text("TraceState"), self.attributes()];
         let spans = [
             "required binary SpanID; required binary ParentSpanID;".to_owned(),
             ["ParentID", "NestedSetLeft", "NestedSetRight"].map(count).concat(),
@@ -110,11 +115,24 @@ impl Format {
             count("DroppedEventsCount"),
             self.groups("Links", &links.concat()),
             count("DroppedLinksCount"),
-            if old { maybe(&["HttpMethod", "HttpUrl"]) + "optional int64 HttpStatusCode (INTEGER(64,true));" } else { count("ChildCount") },
+            if old {
+                maybe(&["HttpMethod", "HttpUrl"]) + "optional int64 HttpStatusCode (INTEGER(64,true));"
+            } else {
+                count("ChildCount")
+            },
             self.spares(),
         ];
         let scope = format!("required group Scope {{ {} {} {} }}", text("Name"), text("Version"), self.attributes());
-        let kubernetes = ["Cluster", "Namespace", "Pod", "Container", "K8sClusterName", "K8sNamespaceName", "K8sPodName", "K8sContainerName"];
+        let kubernetes = [
+            "Cluster",
+            "Namespace",
+            "Pod",
+            "Container",
+            "K8sClusterName",
+            "K8sNamespaceName",
+            "K8sPodName",
+            "K8sContainerName",
+        ];
         let resource = [
             self.attributes(),
             text("ServiceName"),
@@ -165,19 +183,23 @@ fn hex(bytes: &[u8]) -> String {
 fn row(format: Format, dedicated: &Dedicated, trace: &ExportTraceServiceRequest) -> Value {
     let writer = Rows { format, dedicated };
     let first = &trace.resource_spans[0].scope_spans[0].spans[0];
-    let resources: Vec<Value> = trace.resource_spans.iter().map(|of| {
-        let resource = of.resource.clone().unwrap_or_default();
-        let mut group = writer.attributes("resource", &resource.attributes, resource.dropped_attributes_count);
-        group.entry("ServiceName").or_insert("".into());
-        let scopes: Vec<Value> = of.scope_spans.iter().map(|of| {
+    let resources: Vec<Value> = trace
+        .resource_spans
+        .iter()
+        .map(|of| {
+            let resource = of.resource.clone().unwrap_or_default();
+            let mut group = writer.attributes("resource", &resource.attributes, resource.dropped_attributes_count);
+            group.entry("ServiceName").or_insert("".into());
+            let scopes: Vec<Value> = of.scope_spans.iter().map(|of| {
             let scope = of.scope.clone().unwrap_or_default();
             let mut group = writer.attributes("scope", &scope.attributes, scope.dropped_attributes_count);
             group.insert("Name".into(), scope.name.into());
             group.insert("Version".into(), scope.version.into());
             json!({ "Scope": group, "Spans": of.spans.iter().map(|span| writer.span(span)).collect::<Vec<_>>() })
         }).collect();
-        json!({ "Resource": group, "ss": scopes })
-    }).collect();
+            json!({ "Resource": group, "ss": scopes })
+        })
+        .collect();
     json!({
         "TraceID": hex(&first.trace_id), "TraceIDText": hex(&first.trace_id), "StartTimeUnixNano": 1, "EndTimeUnixNano": 2,
         "DurationNano": 1, "RootServiceName": "r", "RootSpanName": "r", "rs": resources,
@@ -193,20 +215,28 @@ impl Rows<'_> {
     fn span(&self, span: &proto::otlp::trace::v1::Span) -> Value {
         let mut group = self.attributes("span", &span.attributes, span.dropped_attributes_count);
         let status = span.status.clone().unwrap_or_default();
-        let events: Vec<Value> = span.events.iter().map(|event| {
-            let mut group = self.attributes("event", &event.attributes, event.dropped_attributes_count);
-            let since = event.time_unix_nano.wrapping_sub(span.start_time_unix_nano) as i64;
-            group.insert("TimeSinceStartNano".into(), since.into());
-            group.insert("Name".into(), event.name.clone().into());
-            group.into()
-        }).collect();
-        let links: Vec<Value> = span.links.iter().map(|link| {
-            let mut group = self.attributes("link", &link.attributes, link.dropped_attributes_count);
-            group.insert("TraceID".into(), hex(&link.trace_id).into());
-            group.insert("SpanID".into(), hex(&link.span_id).into());
-            group.insert("TraceState".into(), link.trace_state.clone().into());
-            group.into()
-        }).collect();
+        let events: Vec<Value> = span
+            .events
+            .iter()
+            .map(|event| {
+                let mut group = self.attributes("event", &event.attributes, event.dropped_attributes_count);
+                let since = event.time_unix_nano.wrapping_sub(span.start_time_unix_nano) as i64;
+                group.insert("TimeSinceStartNano".into(), since.into());
+                group.insert("Name".into(), event.name.clone().into());
+                group.into()
+            })
+            .collect();
+        let links: Vec<Value> = span
+            .links
+            .iter()
+            .map(|link| {
+                let mut group = self.attributes("link", &link.attributes, link.dropped_attributes_count);
+                group.insert("TraceID".into(), hex(&link.trace_id).into());
+                group.insert("SpanID".into(), hex(&link.span_id).into());
+                group.insert("TraceState".into(), link.trace_state.clone().into());
+                group.into()
+            })
+            .collect();
         let fields = json!({
             "SpanID": hex(&span.span_id), "ParentSpanID": hex(&span.parent_span_id), "ParentID": 0, "NestedSetLeft": 1,
             "NestedSetRight": 2, "ChildCount": 0, "Name": span.name, "Kind": span.kind, "TraceState": span.trace_state,
@@ -224,9 +254,12 @@ impl Rows<'_> {
     fn column(&self, scope: &str, attribute: &KeyValue) -> Option<(String, bool)> {
         let value = attribute.value.as_ref().and_then(|value| value.value.as_ref());
         let fixed = [
-            ("resource", "service.name", "ServiceName"), ("resource", "cluster", "Cluster"),
-            ("resource", "k8s.pod.name", "K8sPodName"), ("span", "http.method", "HttpMethod"),
-            ("span", "http.url", "HttpUrl"), ("span", "http.status_code", "HttpStatusCode"),
+            ("resource", "service.name", "ServiceName"),
+            ("resource", "cluster", "Cluster"),
+            ("resource", "k8s.pod.name", "K8sPodName"),
+            ("span", "http.method", "HttpMethod"),
+            ("span", "http.url", "HttpUrl"),
+            ("span", "http.status_code", "HttpStatusCode"),
         ];
         let fixed = fixed.iter().find(|(of, key, _)| *of == scope && *key == attribute.key);
         let fixed = fixed.filter(|(.., column)| self.format == Format::V4 || *column == "ServiceName");
@@ -240,10 +273,13 @@ impl Rows<'_> {
         }
         let of_scope = self.dedicated.iter().filter(|(of, ..)| *of == scope);
         let (_, _, kind, list) = of_scope.clone().find(|(_, name, ..)| *name == attribute.key)?;
-        let number = of_scope.filter(|(_, _, other, _)| other == kind).position(|(_, name, ..)| *name == attribute.key)? + 1;
+        let number =
+            of_scope.filter(|(_, _, other, _)| other == kind).position(|(_, name, ..)| *name == attribute.key)? + 1;
         let name = if *kind == "int" { "Int" } else { "String" };
-        let fits = matches!((value?, *kind, list),
-            (Any::StringValue(_), "string", false) | (Any::IntValue(_), "int", false) | (Any::ArrayValue(_), _, true));
+        let fits = matches!(
+            (value?, *kind, list),
+            (Any::StringValue(_), "string", false) | (Any::IntValue(_), "int", false) | (Any::ArrayValue(_), _, true)
+        );
         fits.then(|| (format!("DedicatedAttributes.{name}{number:02}"), *list))
     }
 
@@ -303,8 +339,7 @@ fn generic(key: &str, value: Option<&Any>) -> Value {
         None => {}
         Some(Any::ArrayValue(array)) if array.values.is_empty() => out["IsArray"] = true.into(),
         Some(Any::ArrayValue(array)) => {
-            let columns: Vec<_> =
-                array.values.iter().map(|value| value.value.as_ref().and_then(type_column)).collect();
+            let columns: Vec<_> = array.values.iter().map(|value| value.value.as_ref().and_then(type_column)).collect();
             match columns[0].filter(|first| columns.iter().all(|column| *column == Some(*first))) {
                 Some(column) => {
                     out["IsArray"] = true.into();
@@ -329,10 +364,15 @@ fn any_json(value: &Any) -> Value {
         Any::IntValue(number) => json!({ "intValue": number.to_string() }),
         Any::DoubleValue(number) => json!({ "doubleValue": number }),
         Any::BoolValue(truth) => json!({ "boolValue": truth }),
-        Any::BytesValue(bytes) => json!({ "bytesValue": if bytes == &[0xff, 0x00] { "/wA=" } else { panic!("unknown bytes") } }),
-        Any::ArrayValue(array) => json!({ "arrayValue": { "values": array.values.iter().map(inner).collect::<Vec<_>>() } }),
+        Any::BytesValue(bytes) => {
+            json!({ "bytesValue": if bytes == &[0xff, 0x00] { "/wA=" } else { panic!("unknown bytes") } })
+        }
+        Any::ArrayValue(array) => {
+            json!({ "arrayValue": { "values": array.values.iter().map(inner).collect::<Vec<_>>() } })
+        }
         Any::KvlistValue(list) => {
-            let pair = |pair: &KeyValue| json!({ "key": pair.key, "value": pair.value.as_ref().map_or(json!({}), inner) });
+            let pair =
+                |pair: &KeyValue| json!({ "key": pair.key, "value": pair.value.as_ref().map_or(json!({}), inner) });
             json!({ "kvlistValue": { "values": list.values.iter().map(pair).collect::<Vec<_>>() } })
         }
     }
@@ -365,8 +405,10 @@ fn parquet(schema: Arc<Type>, rows: &[Value]) -> Vec<u8> {
         let (definitions, repetitions) = (Some(&leaf.definitions[..]), Some(&leaf.repetitions[..]));
         match column.untyped() {
             ColumnWriter::ByteArrayColumnWriter(writer) => {
-                let values: Vec<ByteArray> = leaf.values.iter().map(|value| value.as_str().unwrap().as_bytes().to_vec().into()).collect();
-                let binary: Vec<ByteArray> = leaf.values.iter().map(|value| unhex(value.as_str().unwrap()).into()).collect();
+                let values: Vec<ByteArray> =
+                    leaf.values.iter().map(|value| value.as_str().unwrap().as_bytes().to_vec().into()).collect();
+                let binary: Vec<ByteArray> =
+                    leaf.values.iter().map(|value| unhex(value.as_str().unwrap()).into()).collect();
                 let is_text = matches!(writer.get_descriptor().logical_type_ref(), Some(LogicalType::String));
                 writer.write_batch(if is_text { &values } else { &binary }, definitions, repetitions).unwrap();
             }

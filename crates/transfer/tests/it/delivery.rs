@@ -15,7 +15,12 @@ use crate::endpoint::{Endpoint, Reply, run};
 fn file(folder: &TempDir, name: &str, spans: u64, name_bytes: usize) -> PathBuf {
     let mut out = vec![];
     for at in 0..spans {
-        let span = Span { trace_id: vec![1; 16], span_id: (at + 1).to_be_bytes().to_vec(), name: "n".repeat(name_bytes), ..Span::default() };
+        let span = Span {
+            trace_id: vec![1; 16],
+            span_id: (at + 1).to_be_bytes().to_vec(),
+            name: "n".repeat(name_bytes),
+            ..Span::default()
+        };
         let scope_spans = vec![ScopeSpans { spans: vec![span], ..ScopeSpans::default() }];
         let resource_spans = vec![ResourceSpans { scope_spans, ..ResourceSpans::default() }];
         let message = ExportTraceServiceRequest { resource_spans }.encode_to_vec();
@@ -59,7 +64,9 @@ async fn a_run_goes_on_where_the_last_one_ended() {
     let folder = TempDir::new().unwrap();
     let (a, b) = (file(&folder, "a", 8, 600_000), file(&folder, "b", 2, 10));
     // Two spans fit in a request; the third request ends the run.
-    let endpoint = Endpoint::start([Reply::Partial(0, "slow down"), Reply::Partial(1, "one is bad"), Reply::Status(401, None)]).await;
+    let endpoint =
+        Endpoint::start([Reply::Partial(0, "slow down"), Reply::Partial(1, "one is bad"), Reply::Status(401, None)])
+            .await;
     let options = endpoint.options(folder.path(), &[&a, &b]);
     let (outcome, events) = run(&options).await;
     assert!(outcome.unwrap_err().to_string().contains("401"));

@@ -46,7 +46,8 @@ impl Endpoint {
         let seen = Arc::new(Mutex::new(Seen { replies: replies.into_iter().collect(), ..Seen::default() }));
         let (listener, state) = (tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap(), seen.clone());
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let take = move |headers: HeaderMap, body: Bytes| std::future::ready(state.lock().unwrap().take(headers, &body));
+        let take =
+            move |headers: HeaderMap, body: Bytes| std::future::ready(state.lock().unwrap().take(headers, &body));
         let app = Router::new().route("/v1/traces", post(take));
         tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
         Self { url, seen }

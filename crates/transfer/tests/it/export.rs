@@ -121,7 +121,9 @@ fn by_id(id: &str, told: &Told) -> Response {
     let status = if partial { PartialStatus::Partial } else { PartialStatus::Complete };
     let trace = TracesData { resource_spans: trace(number).resource_spans };
     let message = if partial { "a block is missing".to_owned() } else { String::new() };
-    TraceByIdResponse { trace: Some(trace), status: status.into(), message, ..Default::default() }.encode_to_vec().into_response()
+    TraceByIdResponse { trace: Some(trace), status: status.into(), message, ..Default::default() }
+        .encode_to_vec()
+        .into_response()
 }
 
 fn expected(count: u8) -> Vec<ResourceSpans> {
@@ -132,7 +134,12 @@ fn expected(count: u8) -> Vec<ResourceSpans> {
 async fn every_trace_is_written_once_and_read_back() {
     let folder = TempDir::new().unwrap();
     let server = Server::start(8, Told { busy: 2, ..Told::default() }).await;
-    for (format, name) in [(Format::OtlpJson, "a.jsonl"), (Format::OtlpJson, "a.jsonl.gz"), (Format::OtlpProto, "a.bin"), (Format::OtlpProto, "a.bin.zst")] {
+    for (format, name) in [
+        (Format::OtlpJson, "a.jsonl"),
+        (Format::OtlpJson, "a.jsonl.gz"),
+        (Format::OtlpProto, "a.bin"),
+        (Format::OtlpProto, "a.bin.zst"),
+    ] {
         let out = folder.path().join(name);
         let progress = server.export(format, &out).await.unwrap();
         assert_eq!((progress.traces, progress.spans, progress.is_complete()), (8, 24, true), "{name}");
@@ -146,7 +153,10 @@ async fn every_trace_is_written_once_and_read_back() {
     }
     let told = server.told.lock().unwrap();
     let first = &told.asked[0];
-    assert_eq!((first["q"].as_str(), first["start"].as_str(), first["end"].as_str()), ("{ status = error }", "100", "200"));
+    assert_eq!(
+        (first["q"].as_str(), first["start"].as_str(), first["end"].as_str()),
+        ("{ status = error }", "100", "200")
+    );
     assert_eq!(told.asked.len(), 4 * 3, "three pages each");
 }
 
@@ -173,18 +183,33 @@ async fn a_table_has_a_row_for_each_span() {
     let server = Server::start(5, Told::default()).await;
     let out = folder.path().join("a.parquet");
     assert_eq!(server.export(Format::Parquet, &out).await.unwrap().spans, 15);
-    let batches: Vec<_> =
-        ParquetRecordBatchReaderBuilder::try_new(fs::File::open(&out).unwrap()).unwrap().build().unwrap().map(Result::unwrap).collect();
+    let batches: Vec<_> = ParquetRecordBatchReaderBuilder::try_new(fs::File::open(&out).unwrap())
+        .unwrap()
+        .build()
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
     assert_eq!(batches.iter().map(|batch| batch.num_rows()).sum::<usize>(), 15);
-    let text = |name: &str, row: usize| batches[0].column_by_name(name).unwrap().as_string::<i32>().value(row).to_owned();
+    let text =
+        |name: &str, row: usize| batches[0].column_by_name(name).unwrap().as_string::<i32>().value(row).to_owned();
     assert_eq!((text("trace_id", 0), text("span_id", 0)), ("05".repeat(16), "05".repeat(8)));
-    assert_eq!((text("service_name", 0), text("name", 0), text("trace_state", 0)), ("shop".into(), "GET /cart".into(), "a=1,b=2".into()));
-    assert_eq!((text("parent_span_id", 1), text("scope_name", 1), text("events", 1)), ("05".repeat(8), "b".into(), "[]".into()));
+    assert_eq!(
+        (text("service_name", 0), text("name", 0), text("trace_state", 0)),
+        ("shop".into(), "GET /cart".into(), "a=1,b=2".into())
+    );
+    assert_eq!(
+        (text("parent_span_id", 1), text("scope_name", 1), text("events", 1)),
+        ("05".repeat(8), "b".into(), "[]".into())
+    );
     // Put together again it is the span that it was.
     let row = |name| text(name, 0);
     let json = format!(
         r#"{{"resourceSpans":[{{"resource":{},"scopeSpans":[{{"scope":{},"spans":[{{"attributes":{},"events":{},"links":{}}}]}}]}}]}}"#,
-        row("resource"), row("scope"), row("attributes"), row("events"), row("links")
+        row("resource"),
+        row("scope"),
+        row("attributes"),
+        row("events"),
+        row("links")
     );
     let again: ExportTraceServiceRequest = proto::otlp_json::decode(json.as_bytes()).unwrap();
     let (found, wanted) = (&again.resource_spans[0], &trace(5).resource_spans[0]);

@@ -2,6 +2,10 @@
 
 use std::{fs, path::Path};
 
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto,
+};
 use proto::otlp::{
     collector::trace::v1::ExportTraceServiceRequest,
     common::v1::{AnyValue, ArrayValue, InstrumentationScope, KeyValue, KeyValueList, any_value::Value},
@@ -11,6 +15,7 @@ use proto::otlp::{
         span::{Event, Link},
     },
 };
+use s3s::{auth::SimpleAuth, service::S3ServiceBuilder};
 use tempfile::TempDir;
 
 use crate::{
@@ -122,7 +127,10 @@ pub fn trace(number: u8) -> ExportTraceServiceRequest {
         start_time_unix_nano: start + 1,
         end_time_unix_nano: start + 1,
         // Of another type than the column of this name.
-        attributes: vec![pair("http.status_code", Value::StringValue("200".into())), pair("http.method", Value::IntValue(1))],
+        attributes: vec![
+            pair("http.status_code", Value::StringValue("200".into())),
+            pair("http.method", Value::IntValue(1)),
+        ],
         ..Span::default()
     };
     let bare = Span { trace_id: vec![number; 16], span_id: vec![0x66; 8], ..Span::default() };
@@ -143,9 +151,14 @@ pub fn trace(number: u8) -> ExportTraceServiceRequest {
         text("service.instance.id", "7f"),
     ];
     let resource = Resource { attributes: [every_type(), of_resource].concat(), dropped_attributes_count: 7 };
-    let nameless = ScopeSpans { scope: Some(InstrumentationScope::default()), spans: vec![bare], ..ScopeSpans::default() };
+    let nameless =
+        ScopeSpans { scope: Some(InstrumentationScope::default()), spans: vec![bare], ..ScopeSpans::default() };
     let resource_spans = vec![
-        ResourceSpans { resource: Some(resource), scope_spans: vec![scope("a", vec![root]), scope("b", vec![child])], ..ResourceSpans::default() },
+        ResourceSpans {
+            resource: Some(resource),
+            scope_spans: vec![scope("a", vec![root]), scope("b", vec![child])],
+            ..ResourceSpans::default()
+        },
         ResourceSpans { resource: Some(Resource::default()), scope_spans: vec![nameless], ..ResourceSpans::default() },
     ];
     ExportTraceServiceRequest { resource_spans }
@@ -228,7 +241,9 @@ async fn what_a_block_cannot_say_is_not_lost_in_silence() {
     let folder = TempDir::new().unwrap();
     let block = folder.path().join("b");
     blocks::write(&block, Format::V4, "t", &DEDICATED[..2], &traces(1..3));
-    let meta = |text: &str, with: &str| fs::write(block.join("meta.json"), text.replace("\"dedicatedColumns\"", with)).unwrap();
+    let meta = |text: &str, with: &str| {
+        fs::write(block.join("meta.json"), text.replace("\"dedicatedColumns\"", with)).unwrap()
+    };
     let text = fs::read_to_string(block.join("meta.json")).unwrap();
     // Nobody knows what the columns of their own hold.
     meta(&text, "\"other\"");
@@ -265,4 +280,81 @@ async fn a_damaged_block_costs_itself() {
     let progress = progress.unwrap();
     assert_eq!((progress.accepted, progress.unreadable, progress.sources_done), (12, 2, 2));
     assert!(events.iter().any(|event| event.starts_with("Unreadable") && event.contains("blocks/b")), "{events:?}");
+}
+
+/// A server that speaks the S3 protocol over a folder; its `host:port`.
+async fn s3(folder: &Path) -> String {
+    let mut builder = S3ServiceBuilder::new(s3s_fs::FileSystem::new(folder).unwrap());
+    builder.set_auth(SimpleAuth::from_single("key", "secret"));
+    let (service, listener) = (builder.build(), tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap());
+    let address = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            let service = service.clone();
+            tokio::spawn(async move {
+                let server = auto::Builder::new(TokioExecutor::new());
+                // A client that goes away is no matter of this test.
+                drop(server.serve_connection(TokioIo::new(socket), service).await);
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn blocks_and_files_are_read_from_a_bucket() {
+    let (folder, bucket) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let root = bucket.path().join("old-tempo");
+    blocks::write(&root.join("traces/team-a/b1"), Format::V4, "team-a", dedicated(Format::V4), &traces(1..30));
+    blocks::write(&root.join("traces/team-a/b2"), Format::V5, "team-a", dedicated(Format::V5), &traces(30..50));
+    let file: Vec<u8> =
+        traces(1..4).iter().flat_map(|trace| [proto::otlp_json::encode(trace), b"\n".to_vec()].concat()).collect();
+    fs::create_dir_all(root.join("files")).unwrap();
+    fs::write(root.join("files/day.jsonl"), file).unwrap();
+    let address = s3(bucket.path()).await;
+    let settings = [
+        ("AWS_ENDPOINT", format!("http://{address}")),
+        ("AWS_ALLOW_HTTP", "true".to_owned()),
+        ("AWS_REGION", "us-east-1".to_owned()),
+        ("AWS_ACCESS_KEY_ID", "key".to_owned()),
+        ("AWS_SECRET_ACCESS_KEY", "secret".to_owned()),
+        // Not of any object store.
+        ("REGION", "nowhere".to_owned()),
+        ("TOKEN", "x".to_owned()),
+    ];
+    for (url, expected) in [
+        ("s3://old-tempo/traces", traces(1..50)),
+        ("s3://old-tempo/traces/team-a/b1", traces(1..30)),
+        ("s3://old-tempo/files/day.jsonl", traces(1..4)),
+    ] {
+        let endpoint = Endpoint::start([]).await;
+        let mut options = endpoint.options(folder.path(), &[]);
+        options.sources = vec![url.to_owned()];
+        options.object_stores = settings.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
+        options.restart = true;
+        let (progress, events) = run(&options).await;
+        let progress = progress.unwrap();
+        assert_eq!((progress.accepted, progress.is_complete()), (expected.len() as u64 * 3, true), "{url}: {events:?}");
+        assert_eq!(progress.bytes_read, progress.bytes, "{url}");
+        assert_eq!(sorted(endpoint.resources()), sorted(resources(&expected)), "{url}");
+    }
+}
+
+#[tokio::test]
+async fn no_damage_ends_the_program() {
+    let folder = TempDir::new().unwrap();
+    let block = folder.path().join("b");
+    blocks::write(&block, Format::V5, "single-tenant", &DEDICATED, &traces(1..3));
+    let whole = fs::read(block.join("data.parquet")).unwrap();
+    let endpoint = Endpoint::start([]).await;
+    let mut options = endpoint.options(folder.path(), &[&block]);
+    options.dry_run = true;
+    for number in 0..64 {
+        let mut bytes = whole.clone();
+        let at = number * (bytes.len() - 1) / 63;
+        bytes[at] ^= 1 << (number % 8);
+        fs::write(block.join("data.parquet"), bytes).unwrap();
+        let progress = run(&options).await.0.unwrap();
+        assert!(progress.accepted <= 6 && progress.sources == 1, "byte {at}: {progress:?}");
+    }
 }
