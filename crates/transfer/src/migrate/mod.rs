@@ -72,7 +72,13 @@ pub fn tempo(text: &str) -> Result<Migration, NotYaml> {
         match rules::of(key) {
             None => note(key, NoteKind::Unknown, "see whether it is spelled as it should be"),
             Some(Known { fate: Fate::NotNeeded, text, .. }) => note(key, NoteKind::NotNeeded, text),
-            Some(Known { fate: Fate::Attention, text, .. }) => note(key, NoteKind::Attention, text),
+            // A receiver that is named and has no keys is on; a value that is none asks for nothing.
+            Some(Known { fate: Fate::Attention, text, .. }) => {
+                match is_off(value) && !value.is_null() && !value.is_object() {
+                    true => note(key, NoteKind::NotNeeded, "it is off"),
+                    false => note(key, NoteKind::Attention, text),
+                }
+            }
             Some(Known { fate: Fate::Unsupported, text, .. }) => match is_off(value) {
                 true => note(key, NoteKind::NotNeeded, "it is off"),
                 false => note(key, NoteKind::Unsupported, text),

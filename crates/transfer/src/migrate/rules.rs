@@ -44,7 +44,7 @@ const fn attention(pattern: &'static str, text: &'static str) -> Known {
 }
 
 const TLS: &str =
-    "TLS of a listener is set in our own keys; config/local.yaml says which, or let a proxy in front have it";
+    "server.tls is of every TCP port here, and a receiver can have a tls of its own; docs/security.md says how";
 const RING: &str = "there are no rings and no gossip: processes meet in the object store";
 const OWN_PATH: &str = "our log and blocks have a folder of their own: storage.path";
 const CACHES: &str = "caches are in memory, in storage.cache and query_frontend.columns_memory";
@@ -71,8 +71,8 @@ const KNOWN: &[Known] = &[
     becomes("server.log_level", "log.level", as_it_is),
     becomes("server.log_format", "log.format", log_format),
     becomes("server.http_path_prefix", "http_api_prefix", not_empty),
-    unsupported("server.http_tls_config.*", TLS),
-    unsupported("server.grpc_tls_config.*", TLS),
+    attention("server.http_tls_config.*", TLS),
+    attention("server.grpc_tls_config.*", TLS),
     not_needed("server.grpc_*", "gRPC is served on server.http_listen_port; requests and answers have fixed bounds"),
     unsupported("server.proxy_protocol_enabled", "the PROXY protocol is not spoken"),
     unsupported("server.cluster_validation.*", "processes do not call each other"),
@@ -87,8 +87,8 @@ const KNOWN: &[Known] = &[
     becomes("distributor.receivers.otlp.protocols.http", "distributor.receivers.otlp.protocols.http", on),
     same("distributor.receivers.otlp.protocols.http.endpoint"),
     same("distributor.receivers.otlp.protocols.http.max_request_body_size"),
-    unsupported("distributor.receivers.otlp.protocols.grpc.tls.*", TLS),
-    unsupported("distributor.receivers.otlp.protocols.http.tls.*", TLS),
+    attention("distributor.receivers.otlp.protocols.grpc.tls.*", TLS),
+    attention("distributor.receivers.otlp.protocols.http.tls.*", TLS),
     unsupported("distributor.receivers.otlp.protocols.http.cors.*", "browsers send to a Collector, which sends here"),
     not_needed("distributor.receivers.otlp.protocols.*", "it has a fixed value here"),
     becomes("distributor.receivers.jaeger", "distributor.receivers.jaeger", on),
@@ -113,16 +113,16 @@ const KNOWN: &[Known] = &[
         on,
     ),
     same("distributor.receivers.jaeger.protocols.thrift_binary.endpoint"),
-    unsupported("distributor.receivers.jaeger.protocols.grpc.tls.*", TLS),
-    unsupported("distributor.receivers.jaeger.protocols.thrift_http.tls.*", TLS),
+    attention("distributor.receivers.jaeger.protocols.grpc.tls.*", TLS),
+    attention("distributor.receivers.jaeger.protocols.thrift_http.tls.*", TLS),
     not_needed("distributor.receivers.jaeger.protocols.*", "it has a fixed value here"),
-    unsupported(
+    attention(
         "distributor.receivers.jaeger.remote_sampling*",
-        "serve sampling strategies from a Collector or a Jaeger",
+        "strategies are served from the file that distributor.sampling.strategies_file names",
     ),
     becomes("distributor.receivers.zipkin", "distributor.receivers.zipkin", on),
     same("distributor.receivers.zipkin.endpoint"),
-    unsupported("distributor.receivers.zipkin.tls.*", TLS),
+    attention("distributor.receivers.zipkin.tls.*", TLS),
     not_needed("distributor.receivers.zipkin.*", "it has a fixed value here"),
     attention("distributor.receivers.opencensus*", "OpenCensus is gone; a Collector turns it into OTLP"),
     attention(
@@ -210,9 +210,9 @@ const KNOWN: &[Known] = &[
     ),
     attention(
         "overrides.per_tenant_override_config",
-        "copy the tenants of that file to overrides.per_tenant; retention can be set for each",
+        "the key is here too, for a file of the same form; its fields are those of overrides.per_tenant, so write it anew",
     ),
-    not_needed("overrides.per_tenant_override_period", "limits are part of the one file"),
+    same("overrides.per_tenant_override_period"),
     unsupported("overrides.user_configurable_overrides.*", "limits are set in the configuration only"),
     unsupported("overrides.defaults.metrics_generator.*", GENERATOR),
     unsupported("overrides.metrics_generator*", GENERATOR),
@@ -248,7 +248,7 @@ const KNOWN: &[Known] = &[
     becomes("query_frontend.multi_tenant_queries_enabled", "query_frontend.max_tenants_per_query", several_tenants),
     not_needed("query_frontend.search.max_duration", "a query may ask for any time; what it may read is bounded"),
     not_needed("query_frontend.metrics.max_duration", "a query may ask for any time; what it may read is bounded"),
-    not_needed("query_frontend.mcp_server.*", "docs/compatibility.md says what is served to agents"),
+    same("query_frontend.mcp_server.enabled"),
     not_needed(
         "query_frontend.*",
         "a query is not cut into jobs for others; its bounds are in query_frontend of config/local.yaml",
@@ -307,7 +307,7 @@ pub(super) fn finish(ours: &mut Ours, note: &mut impl FnMut(&str, NoteKind, &str
         note(
             "server.http_listen_address",
             attention,
-            "Tempo listens on all addresses unless told; so does this. Put it behind what asks who is calling",
+            "Tempo listens on all addresses unless told; so does this. docs/security.md says how to ask who is calling",
         );
     }
     if !ours.has_below("distributor.receivers") {

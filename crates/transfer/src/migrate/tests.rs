@@ -66,6 +66,8 @@ fn a_usual_configuration_becomes_ours() {
     assert!(migration.yaml.contains("secret_key: \"pa$$$$${SECRET:-x}$$y\"\n"), "{}", migration.yaml);
     assert!(migration.yaml.contains("burst_size_bytes: ${BURST:-20000000}\n"), "{}", migration.yaml);
     assert_eq!(kinds(&migration, NoteKind::Unknown), ["tpyo.here"]);
+    assert_eq!(ours["query_frontend"]["mcp_server"]["enabled"], true);
+    assert!(kinds(&migration, NoteKind::Attention).contains(&"distributor.receivers.opencensus"));
     let unsupported = kinds(&migration, NoteKind::Unsupported);
     for key in ["metrics_generator.storage.path", "overrides.defaults.metrics_generator.processors"] {
         assert!(unsupported.contains(&key), "{key}: {unsupported:?}");
@@ -107,6 +109,9 @@ fn what_is_no_configuration_says_so() {
 #[test]
 fn values_that_cannot_be_ours_are_left_out() {
     let of = |text: &str| tempo(text).unwrap();
+    let tls = of("server: {http_tls_config: {cert_file: /tls.crt, key_file: \"\"}}");
+    assert!(kinds(&tls, NoteKind::Attention).contains(&"server.http_tls_config.cert_file"));
+    assert!(kinds(&tls, NoteKind::NotNeeded).contains(&"server.http_tls_config.key_file"));
     let short = of("compactor: {compaction: {block_retention: 30m}}");
     assert!(settings(&short).get("overrides").is_none());
     let limits =
