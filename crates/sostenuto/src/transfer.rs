@@ -18,6 +18,7 @@ use transfer::{
 
 use crate::{
     ask::Mistake,
+    client::{AccessArgs, ServerArgs},
     config::{GoDuration, environment},
     show::{Style, bytes, duration, plain, thousands},
 };
@@ -43,6 +44,8 @@ pub struct ImportArgs {
     #[arg(long, value_name = "ID")]
     pub tenant: Option<String>,
     #[command(flatten)]
+    pub access: AccessArgs,
+    #[command(flatten)]
     pub headers: HeaderArgs,
     /// Read and count, and send nothing
     #[arg(long)]
@@ -65,12 +68,8 @@ pub struct ImportArgs {
 pub struct ExportArgs {
     /// A TraceQL search; every trace that it finds is written whole
     pub query: String,
-    /// The server to ask
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:3200", env = "SOSTENUTO_SERVER")]
-    pub server: String,
-    /// The tenant to ask as, where multi-tenancy is on
-    #[arg(long, value_name = "ID")]
-    pub tenant: Option<String>,
+    #[command(flatten)]
+    pub server: ServerArgs,
     #[command(flatten)]
     pub headers: HeaderArgs,
     #[arg(long, value_enum)]
@@ -129,21 +128,33 @@ fn moment(text: &str) -> Result<u64, String> {
     time.ok_or_else(|| "write unix seconds, or a time such as 2026-11-21T13:00:00Z".to_owned())
 }
 
-impl HeaderArgs {
-    fn read(&self) -> anyhow::Result<Vec<String>> {
-        let mut out = vec![];
-        for header in &self.headers {
-            match header.strip_prefix('@') {
-                None => out.push(header.clone()),
-                Some(path) => {
-                    let text =
-                        fs::read_to_string(path).with_context(|| format!("cannot read the headers in {path}"))?;
-                    out.extend(text.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned));
-                }
+/// How to speak to a server.
+fn http(
+    url: &str,
+    tenant: Option<&String>,
+    access: &AccessArgs,
+    headers: &HeaderArgs,
+    patience: GoDuration,
+) -> anyhow::Result<HttpOptions> {
+    let mut out = vec![];
+    if let Some(value) = access.authorization()? {
+        out.push(format!("authorization: {}", value.to_str()?));
+    }
+    for header in &headers.headers {
+        match header.strip_prefix('@') {
+            None => out.push(header.clone()),
+            Some(path) => {
+                let text = fs::read_to_string(path).with_context(|| format!("cannot read the headers in {path}"))?;
+                out.extend(text.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned));
             }
         }
-        Ok(out)
     }
+    let authorities = match &access.ca_file {
+        Some(path) => fs::read(path).with_context(|| format!("cannot read {}", path.display()))?,
+        None => vec![],
+    };
+    let (url, tenant) = (url.to_owned(), tenant.cloned());
+    Ok(HttpOptions { url, tenant, headers: out, authorities, patience: patience.0 })
 }
 
 /// What was typed wrong has another exit code.
@@ -188,12 +199,7 @@ impl ProgressLine {
 pub async fn run_import(args: &ImportArgs, style: Style, out: &mut impl Write) -> anyhow::Result<bool> {
     let options = ImportOptions {
         sources: args.sources.clone(),
-        to: HttpOptions {
-            url: args.to.clone(),
-            tenant: args.tenant.clone(),
-            headers: args.headers.read()?,
-            patience: args.retry_for.0,
-        },
+        to: http(&args.to, args.tenant.as_ref(), &args.access, &args.headers, args.retry_for)?,
         state: args.state.clone(),
         restart: args.restart,
         dry_run: args.dry_run,
@@ -301,12 +307,13 @@ pub async fn run_export(args: &ExportArgs, style: Style, out: &mut impl Write) -
         return Err(Mistake("the start must be before the end".to_owned()).into());
     }
     let options = ExportOptions {
-        server: HttpOptions {
-            url: args.server.clone(),
-            tenant: args.tenant.clone(),
-            headers: args.headers.read()?,
-            patience: args.retry_for.0,
-        },
+        server: http(
+            &args.server.server,
+            args.server.tenant.as_ref(),
+            &args.server.access,
+            &args.headers,
+            args.retry_for,
+        )?,
         query: args.query.clone(),
         start_s,
         end_s,

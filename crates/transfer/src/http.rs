@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use reqwest::{
-    Client, Request, Response, StatusCode, Url,
+    Certificate, Client, Request, Response, StatusCode, Url,
     header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER},
 };
 
@@ -31,6 +31,8 @@ pub struct HttpOptions {
     pub tenant: Option<String>,
     /// Further headers, as `Name: value`; credentials among them, which are never shown.
     pub headers: Vec<String>,
+    /// Authorities to trust beside the system's, PEM; may be empty.
+    pub authorities: Vec<u8>,
     /// How long the same request is repeated.
     pub patience: Duration,
 }
@@ -99,9 +101,11 @@ impl Http {
         if let Some(tenant) = &options.tenant {
             put("x-scope-orgid", tenant)?;
         }
-        let client = Client::builder()
-            .timeout(EXCHANGE_TIMEOUT)
-            .connect_timeout(CONNECT_TIMEOUT)
+        let authorities = Certificate::from_pem_bundle(&options.authorities)
+            .map_err(|error| TransferError::Mistake(format!("the authorities to trust cannot be read: {error}")))?;
+        let client = Client::builder().timeout(EXCHANGE_TIMEOUT).connect_timeout(CONNECT_TIMEOUT);
+        let client = authorities.into_iter().fold(client, reqwest::ClientBuilder::add_root_certificate);
+        let client = client
             .default_headers(headers)
             .build()
             .map_err(|error| TransferError::Mistake(format!("no HTTP client can be made: {error}")))?;

@@ -81,6 +81,7 @@ impl Endpoint {
                 url: self.url.clone(),
                 tenant: None,
                 headers: vec![],
+                authorities: vec![],
                 patience: std::time::Duration::from_secs(60),
             },
             state: folder.join("state.json"),

@@ -76,6 +76,7 @@ impl Server {
                 url: self.url.clone(),
                 tenant: None,
                 headers: vec![],
+                authorities: vec![],
                 patience: std::time::Duration::from_secs(60),
             },
             query: "{ status = error }".to_owned(),
