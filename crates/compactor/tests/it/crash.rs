@@ -7,15 +7,13 @@ use block::{promotion::PromotionPolicy, writer::WriterOptions};
 use compactor::{Compactor, CompactorConfig};
 use futures::TryStreamExt;
 use object_store::{ObjectStore, memory::InMemory};
+use test_stores::{Outage, TestStore};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     fixture::{LATER_UNIX_MS, blocks, eager, flush, ledger, open, settle, snapshot},
     spans::{Row, rows},
-    store::{CountingStore, Fault},
 };
-
-const FAULTS: [Fault; 4] = [Fault::Before, Fault::After, Fault::Once, Fault::OnceAfter];
 
 /// A table of small blocks, and what is in it.
 struct Prepared {
@@ -24,7 +22,7 @@ struct Prepared {
 }
 
 async fn prepared() -> Prepared {
-    let store = CountingStore::new();
+    let store = TestStore::new();
     let storage = open(&store).await;
     // Few enough that hundreds of compactions are quick.
     let all: Vec<Row> = rows(5).into_iter().take(48).collect();
@@ -44,14 +42,14 @@ fn config() -> CompactorConfig {
 }
 
 /// What anybody finds is either from before or from after each commit: no span is missing.
-async fn nothing_is_missing(store: &Arc<CountingStore>, prepared: &Prepared, context: &str) {
+async fn nothing_is_missing(store: &Arc<TestStore>, prepared: &Prepared, context: &str) {
     let storage = open(store).await;
     let found = ledger(&store.inner, &*snapshot(&storage).await).await;
     assert_eq!(found.keys().collect::<Vec<_>>(), prepared.ledger.keys().collect::<Vec<_>>(), "{context}");
 }
 
 /// Each window is one block, each span is there once, and no file is left that is not needed.
-async fn all_is_done(store: &Arc<CountingStore>, prepared: &Prepared, context: &str) {
+async fn all_is_done(store: &Arc<TestStore>, prepared: &Prepared, context: &str) {
     // A day later, when claims and grace periods are over.
     let storage = open(store).await;
     let compactor = Compactor::new(config(), storage.clone());
@@ -75,15 +73,15 @@ async fn files(store: &InMemory) -> Vec<String> {
 async fn a_compaction_may_fail_at_every_operation() {
     let prepared = prepared().await;
     let mut points = 0;
-    for fault in FAULTS {
+    for fault in Outage::ALL {
         for number in 0.. {
-            let store = CountingStore::over(prepared.store.fork());
+            let store = TestStore::over(prepared.store.fork());
             let storage = open(&store).await;
             let before = snapshot(&storage).await;
             let compactor = Compactor::new(config(), storage);
             store.fail(number, fault);
             compactor.round(LATER_UNIX_MS - 86_400_000, &CancellationToken::new()).await;
-            let reached = store.operations() > number;
+            let reached = store.requests() > number;
             store.heal();
             let context = format!("{fault:?} at operation {number}");
             nothing_is_missing(&store, &prepared, &context).await;
@@ -103,16 +101,16 @@ async fn a_compaction_may_fail_at_every_operation() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sweep_may_fail_at_every_operation() {
     let prepared = prepared().await;
-    let store = CountingStore::over(prepared.store.fork());
+    let store = TestStore::over(prepared.store.fork());
     settle(&Compactor::new(config(), open(&store).await)).await;
     let compacted = store.inner.fork();
-    for fault in FAULTS {
+    for fault in Outage::ALL {
         for number in 0.. {
-            let store = CountingStore::over(compacted.fork());
+            let store = TestStore::over(compacted.fork());
             let compactor = Compactor::new(config(), open(&store).await);
             store.fail(number, fault);
             compactor.sweep(LATER_UNIX_MS + 86_400_000, &CancellationToken::new()).await;
-            let reached = store.operations() > number;
+            let reached = store.requests() > number;
             store.heal();
             let context = format!("{fault:?} at operation {number}");
             nothing_is_missing(&store, &prepared, &context).await;

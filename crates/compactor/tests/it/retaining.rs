@@ -11,12 +11,12 @@ use proto::otlp::{
     trace::v1::{Span, Status},
 };
 use storage::Storage;
+use test_stores::{Outage, TestStore};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     fixture::{HOUR, blocks, eager, engine, flush, ledger, open, snapshot, tenant},
     spans::{BASE, Row, SECOND, attribute, text},
-    store::{CountingStore, Fault},
 };
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -89,7 +89,7 @@ fn compactor(storage: &Storage, retention: Retention) -> Compactor {
 }
 
 /// Numbers of the traces that are left. Each of them whole.
-async fn left(store: &CountingStore, storage: &Storage) -> BTreeSet<u64> {
+async fn left(store: &TestStore, storage: &Storage) -> BTreeSet<u64> {
     let found = ledger(&store.inner, &*snapshot(storage).await).await;
     let number = |trace: &[u8]| (TraceId::from_slice(trace).unwrap().as_u128() >> 64) as u64;
     let traces: BTreeSet<u64> = found.keys().map(|(trace, ..)| number(trace)).collect();
@@ -111,7 +111,7 @@ async fn rounds(compactor: &Compactor, now_unix_ms: u64) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_deleted_unless_configured() {
-    let store = CountingStore::new();
+    let store = TestStore::new();
     let storage = open(&store).await;
     stored(&storage).await;
     for retention in [
@@ -126,7 +126,7 @@ async fn nothing_is_deleted_unless_configured() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whole_traces_go_when_the_first_rule_that_matches_lets_them() {
-    let store = CountingStore::new();
+    let store = TestStore::new();
     let storage = open(&store).await;
     stored(&storage).await;
     let compactor = compactor(&storage, retention());
@@ -161,7 +161,7 @@ async fn whole_traces_go_when_the_first_rule_that_matches_lets_them() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_comes_late_is_kept_as_long_as_what_came_in_time() {
-    let store = CountingStore::new();
+    let store = TestStore::new();
     let storage = open(&store).await;
     let received = after(100 * DAY);
     flush(&storage, &blocks(&rows(base()), received, &PromotionPolicy::default(), &WriterOptions::default()), 1).await;
@@ -174,7 +174,7 @@ async fn what_comes_late_is_kept_as_long_as_what_came_in_time() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_tenant_with_rules_of_its_own_does_not_follow_the_default() {
-    let store = CountingStore::new();
+    let store = TestStore::new();
     let storage = open(&store).await;
     stored(&storage).await;
     let forever = Retentions {
@@ -188,7 +188,7 @@ async fn a_tenant_with_rules_of_its_own_does_not_follow_the_default() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_plan_says_what_will_happen() {
-    let store = CountingStore::new();
+    let store = TestStore::new();
     let storage = open(&store).await;
     stored(&storage).await;
     let now = after(8 * DAY);
@@ -210,7 +210,7 @@ async fn the_plan_says_what_will_happen() {
 /// At every operation: what is to be kept is there, what a commit deleted does not come back, and the work is finished.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn retention_may_fail_at_every_operation() {
-    let store = CountingStore::new();
+    let store = TestStore::new();
     stored(&open(&store).await).await;
     let prepared = store.inner.fork();
     let now = after(8 * DAY);
@@ -223,13 +223,13 @@ async fn retention_may_fail_at_every_operation() {
     rounds(&only_retention(&open(&store).await), now).await;
     let kept = left(&store, &open(&store).await).await;
     let mut points = 0;
-    for fault in [Fault::Before, Fault::After, Fault::Once, Fault::OnceAfter] {
+    for fault in Outage::ALL {
         for number in 0.. {
-            let store: Arc<CountingStore> = CountingStore::over(prepared.fork());
+            let store: Arc<TestStore> = TestStore::over(prepared.fork());
             let failing = only_retention(&open(&store).await);
             store.fail(number, fault);
             failing.round(now, &CancellationToken::new()).await;
-            let reached = store.operations() > number;
+            let reached = store.requests() > number;
             store.heal();
             let storage = open(&store).await;
             let between = left(&store, &storage).await;

@@ -4,19 +4,16 @@ use std::sync::Arc;
 
 use bytesize::ByteSize;
 use ingester::{Ingester, IngesterConfig};
+use test_stores::{Asked, Fault, Kind, TestStore};
 
-use crate::{
-    Fixture, config, copy_log, each_once,
-    faulty_store::{Fault, FaultyStore, is_commit},
-    storage,
-};
+use crate::{Fixture, config, copy_log, each_once, storage};
 
 /// Checks the start on what a crash left, before and after its own flush, after one more crash, and with new spans.
 async fn each_span_is_found_once(
-    (store, log): (Arc<FaultyStore>, tempfile::TempDir),
+    (store, log): (Arc<TestStore>, tempfile::TempDir),
     spans: std::ops::Range<u64>,
 ) -> Fixture {
-    store.come_back();
+    store.heal();
     let next = Fixture::start(&store, log).await;
     assert_eq!(next.found("a").await, each_once(spans.clone()), "after the start");
     let log = next.crashed();
@@ -46,7 +43,7 @@ async fn before_the_cut() {
 async fn after_the_cut_before_the_block() {
     let fixture = Fixture::new().await;
     fixture.push("a", 0..30).await;
-    fixture.store.puts(|_| Fault::Before);
+    fixture.store.rule(|asked| if asked.kind == Kind::Put { Fault::Before } else { Fault::None });
     fixture.ingester.flush().await.unwrap_err();
     fixture.push("a", 30..60).await;
     each_span_is_found_once(fixture.crash(), 0..60).await;
@@ -56,7 +53,7 @@ async fn after_the_cut_before_the_block() {
 async fn after_the_block_before_the_commit() {
     let fixture = Fixture::new().await;
     fixture.push("a", 0..30).await;
-    fixture.store.puts(|key| if is_commit(key) { Fault::Before } else { Fault::None });
+    fixture.store.rule(|asked| if asked.kind == Kind::Put && asked.is_commit() { Fault::Before } else { Fault::None });
     fixture.ingester.flush().await.unwrap_err();
     fixture.push("a", 30..60).await;
     each_span_is_found_once(fixture.crash(), 0..60).await;
@@ -88,7 +85,8 @@ async fn between_the_commits_of_two_tenants() {
     let fixture = Fixture::new().await;
     fixture.push("a", 0..30).await;
     fixture.push("b", 0..30).await;
-    fixture.store.puts(|key| if is_commit(key) && key.starts_with("b/") { Fault::Before } else { Fault::None });
+    let of_b = |asked: &Asked| asked.kind == Kind::Put && asked.is_commit() && asked.key.as_ref().starts_with("b/");
+    fixture.store.rule(move |asked| if of_b(asked) { Fault::Before } else { Fault::None });
     fixture.ingester.flush().await.unwrap_err();
     let next = each_span_is_found_once(fixture.crash(), 0..30).await;
     assert_eq!(next.found("b").await, each_once(0..30));
@@ -139,10 +137,10 @@ async fn a_start_waits_for_the_store_to_know_what_the_table_has() {
     let opening = Ingester::open(config(log.path()), storage(&fixture.store).await);
     let store = fixture.store.clone();
     let back = async {
-        while store.refused() < 2 {
+        while store.failed() < 2 {
             tokio::task::yield_now().await;
         }
-        store.come_back();
+        store.heal();
     };
     let (ingester, ()) = tokio::join!(opening, back);
     let next = Fixture { store: fixture.store, dir: log, ingester: ingester.unwrap() };

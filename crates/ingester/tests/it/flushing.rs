@@ -6,12 +6,9 @@ use bytesize::ByteSize;
 use ingester::{FlushError, Ingester, IngesterConfig, PushError};
 use model::ErrorKind;
 use query::LiveData;
+use test_stores::{Fault, Kind, TestStore};
 
-use crate::{
-    Fixture, HOUR, NOW, config, each_once,
-    faulty_store::{Fault, FaultyStore, is_commit},
-    request, span, storage, tenant,
-};
+use crate::{Fixture, HOUR, NOW, config, each_once, request, span, storage, tenant};
 
 #[tokio::test]
 async fn a_flush_moves_everything_into_the_table_and_frees_memory_and_log() {
@@ -100,7 +97,7 @@ async fn while_the_store_is_away_spans_are_taken_until_memory_is_full_and_none_i
     let failed = fixture.ingester.flush().await.unwrap_err();
     assert!(matches!(failed, FlushError::Store { .. }), "{failed}");
 
-    fixture.store.come_back();
+    fixture.store.heal();
     assert_eq!(fixture.found("a").await, each_once(0..next));
     fixture.ingester.flush().await.unwrap();
     assert_eq!(fixture.found("a").await, each_once(0..next));
@@ -111,7 +108,10 @@ async fn while_the_store_is_away_spans_are_taken_until_memory_is_full_and_none_i
 #[tokio::test]
 async fn one_tenants_failure_is_not_anothers() {
     let fixture = Fixture::new().await;
-    fixture.store.puts(|key| if key.starts_with("a/") { Fault::Before } else { Fault::None });
+    fixture.store.rule(|asked| match asked.kind {
+        Kind::Put if asked.key.as_ref().starts_with("a/") => Fault::Before,
+        _ => Fault::None,
+    });
     fixture.push("a", 0..10).await;
     fixture.push("b", 0..10).await;
     fixture.ingester.flush().await.unwrap_err();
@@ -123,7 +123,7 @@ async fn one_tenants_failure_is_not_anothers() {
     let snapshot = storage(&fixture.store).await.table(&tenant("a")).await.unwrap().snapshot();
     assert!(snapshot.transactions.is_empty() && snapshot.blocks.is_empty());
 
-    fixture.store.come_back();
+    fixture.store.heal();
     fixture.ingester.flush().await.unwrap();
     for name in ["a", "b"] {
         assert_eq!(fixture.found(name).await, each_once(0..20));
@@ -136,10 +136,13 @@ async fn a_commit_whose_answer_was_lost_is_not_made_twice() {
     let fixture = Fixture::new().await;
     fixture.push("a", 0..10).await;
     // Every commit arrives, and no answer does; nor can we look.
-    fixture.store.puts(|key| if is_commit(key) { Fault::After } else { Fault::None });
-    fixture.store.gets(|key| if is_commit(key) { Fault::Before } else { Fault::None });
+    fixture.store.rule(|asked| match (asked.is_commit(), asked.kind) {
+        (true, Kind::Put) => Fault::After,
+        (true, _) => Fault::Before,
+        (false, _) => Fault::None,
+    });
     let _ = fixture.ingester.flush().await;
-    fixture.store.come_back();
+    fixture.store.heal();
     fixture.ingester.flush().await.unwrap();
     assert_eq!(fixture.found("a").await, each_once(0..10));
     let snapshot = storage(&fixture.store).await.table(&tenant("a")).await.unwrap().snapshot();
@@ -165,7 +168,7 @@ async fn shutdown_leaves_nothing_behind() {
 #[tokio::test]
 async fn an_ingester_refuses_a_log_in_use() {
     let fixture = Fixture::new().await;
-    let store = FaultyStore::new();
+    let store = TestStore::new();
     let refused = Ingester::open(config(fixture.dir.path()), storage(&Arc::clone(&store)).await).await;
     assert!(refused.err().unwrap().to_string().contains("write-ahead log"));
 }

@@ -1,22 +1,11 @@
 //! Blocks that cannot be read: they cost themselves, and the answer says so.
 
-use std::{
-    fmt,
-    num::NonZeroUsize,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
+use std::{num::NonZeroUsize, sync::Arc};
 
-use async_trait::async_trait;
 use block::writer::{BlockWriter, WriterOptions};
-use futures::{StreamExt, stream::BoxStream};
+use futures::StreamExt;
 use model::{ErrorKind, TraceId};
-use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, memory::InMemory, path::Path,
-};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, path::Path};
 use proto::{
     otlp::{resource::v1::Resource, trace::v1::Span},
     tempopb::PartialStatus,
@@ -26,6 +15,7 @@ use query::{
     TraceRequest,
 };
 use storage::{Commit, Storage, StorageConfig};
+use test_stores::{Fault, TestStore};
 use ulid::Ulid;
 
 use crate::{
@@ -33,57 +23,15 @@ use crate::{
     places::{batch, tenant},
 };
 
-/// A store in memory that fails some reads: of keys that contain the text, from now on.
-#[derive(Debug)]
-struct Shaky {
-    inner: InMemory,
-    /// 0: none fail. n: those of block n, by the order of ids. [`ALL`]: every read of a data file or sidecar.
-    down: AtomicUsize,
+/// From now on every read of a data file or sidecar of these blocks fails.
+fn down(store: &TestStore, blocks: &'static [usize]) {
+    store.rule(move |asked| match blocks.iter().any(|number| asked.key.as_ref().contains(&id(*number).to_string())) {
+        true => Fault::Before,
+        false => Fault::None,
+    });
 }
 
-const ALL: usize = usize::MAX;
-
-impl fmt::Display for Shaky {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("shaky")
-    }
-}
-
-#[async_trait]
-impl ObjectStore for Shaky {
-    async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
-        self.inner.put_opts(location, payload, options).await
-    }
-
-    async fn put_multipart_opts(&self, location: &Path, options: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
-        self.inner.put_multipart_opts(location, options).await
-    }
-
-    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        let down = self.down.load(Ordering::SeqCst);
-        let of_block = |number: usize| location.as_ref().contains(&id(number).to_string());
-        if (1..=9).any(|number| (down == ALL || down == number) && of_block(number)) {
-            return Err(Error::Generic { store: "shaky", source: "as the test wants it".into() });
-        }
-        self.inner.get_opts(location, options).await
-    }
-
-    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        self.inner.delete_stream(locations)
-    }
-
-    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.inner.list(prefix)
-    }
-
-    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.inner.list_with_delimiter(prefix).await
-    }
-
-    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.inner.copy_opts(from, to, options).await
-    }
-}
+const ALL: &[usize] = &[1, 2];
 
 /// The nth block's.
 fn id(number: usize) -> Ulid {
@@ -107,8 +55,8 @@ fn span(trace: u128, number: u64) -> Row {
 }
 
 /// Trace 1 in block 1, trace 2 in block 2, trace 3 in both: two spans for each block.
-async fn stored() -> Arc<Shaky> {
-    let store = Arc::new(Shaky { inner: InMemory::new(), down: AtomicUsize::new(0) });
+async fn stored() -> Arc<TestStore> {
+    let store = TestStore::new();
     let storage = Storage::with_store(Arc::clone(&store) as Arc<dyn ObjectStore>, &StorageConfig::default()).await.unwrap();
     let mut adds = vec![];
     for number in [1_usize, 2] {
@@ -124,29 +72,29 @@ async fn stored() -> Arc<Shaky> {
 }
 
 /// An engine that has nothing in its caches.
-async fn engine(store: &Arc<Shaky>) -> Engine {
+async fn engine(store: &Arc<TestStore>) -> Engine {
     let storage = Storage::with_store(Arc::clone(store) as Arc<dyn ObjectStore>, &StorageConfig::default()).await.unwrap();
     let config = EngineConfig { parallelism: NonZeroUsize::new(2).unwrap(), ..EngineConfig::default() };
     Engine::new(storage, Arc::new(NoLiveData), config)
 }
 
 /// The object of block 1 whose key ends so.
-async fn object(store: &Shaky, end: &str) -> Path {
-    let all: Vec<ObjectMeta> = store.list(None).map(|meta| meta.unwrap()).collect().await;
+async fn object(store: &TestStore, end: &str) -> Path {
+    let all: Vec<ObjectMeta> = store.inner.list(None).map(|meta| meta.unwrap()).collect().await;
     let of_block = |key: &Path| key.as_ref().contains(&id(1).to_string()) && key.as_ref().ends_with(end);
     all.into_iter().map(|meta| meta.location).find(of_block).unwrap()
 }
 
-async fn flip(store: &Shaky, end: &str) {
+async fn flip(store: &TestStore, end: &str) {
     let key = object(store, end).await;
-    let mut bytes = store.get(&key).await.unwrap().bytes().await.unwrap().to_vec();
+    let mut bytes = store.inner.get(&key).await.unwrap().bytes().await.unwrap().to_vec();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 0x10;
-    store.put(&key, bytes.into()).await.unwrap();
+    store.inner.put(&key, bytes.into()).await.unwrap();
 }
 
-async fn delete(store: &Shaky, end: &str) {
-    store.delete(&object(store, end).await).await.unwrap();
+async fn delete(store: &TestStore, end: &str) {
+    store.inner.delete(&object(store, end).await).await.unwrap();
 }
 
 fn searching() -> SearchRequest {
@@ -255,12 +203,12 @@ async fn a_broken_sidecar_alone_costs_nothing() {
 async fn a_store_that_gives_one_block_only_gives_a_partial_answer() {
     let store = stored().await;
     let engine = engine(&store).await;
-    store.down.store(1, Ordering::SeqCst);
+    down(&store, &[1]);
     let (traces, partial) = search(&engine).await;
     assert_eq!(traces, [("2".to_owned(), 1), ("3".to_owned(), 1)]);
     assert!(partial.is_some());
     // It is asked again by the next query.
-    store.down.store(0, Ordering::SeqCst);
+    store.heal();
     let (traces, partial) = search(&engine).await;
     assert_eq!((traces.len(), partial), (3, None));
 }
@@ -269,11 +217,70 @@ async fn a_store_that_gives_one_block_only_gives_a_partial_answer() {
 async fn a_store_that_gives_nothing_is_an_error_to_try_again() {
     let store = stored().await;
     let engine = engine(&store).await;
-    store.down.store(ALL, Ordering::SeqCst);
+    down(&store, ALL);
     let error = engine.search(&[tenant()], searching()).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Unavailable, "{error}");
     assert!(error.message.contains("cannot be reached") && error.message.contains("as the test wants it"), "{error}");
-    store.down.store(0, Ordering::SeqCst);
+    store.heal();
     let (traces, partial) = search(&engine).await;
     assert_eq!((traces.len(), partial), (3, None));
+}
+
+/// The same places in every run: xorshift64.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, end: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % end as u64) as usize
+    }
+}
+
+/// What queries make of a bit that flipped anywhere in the store: the answer of before, one that says what it lacks, or
+/// none.
+#[tokio::test]
+async fn no_flipped_bit_makes_a_wrong_answer() {
+    let well = stored().await;
+    let whole = search(&engine(&well).await).await;
+    let listed: Vec<ObjectMeta> = well.inner.list(None).map(|meta| meta.unwrap()).collect().await;
+    let (mut same, mut partial, mut refused) = (0, 0, 0);
+    let mut dice = Dice(11);
+    for _ in 0..600 {
+        let key = &listed[dice.below(listed.len())].location;
+        let mut bytes = well.inner.get(key).await.unwrap().bytes().await.unwrap().to_vec();
+        let bit = dice.below(bytes.len() * 8);
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        let context = format!("bit {bit} of {key}");
+        let store = TestStore::over(well.inner.fork());
+        store.inner.put(key, bytes.into()).await.unwrap();
+        let engine = engine(&store).await;
+        let reads = Arc::new(Reads::default());
+        match engine.accounting(&reads).search(&[tenant()], searching()).await {
+            Err(error) => {
+                assert!(matches!(error.kind, ErrorKind::Corrupt | ErrorKind::Internal), "{context}: {error}");
+                refused += 1;
+            }
+            Ok(_) if reads.partial().is_some() => {
+                check_without_one(&engine, &whole.0, &context).await;
+                partial += 1;
+            }
+            Ok(_) => {
+                assert_eq!(search(&engine).await, whole, "{context}");
+                assert_eq!(lookup(&engine, 3).await, (2, PartialStatus::Complete), "{context}");
+                same += 1;
+            }
+        }
+    }
+    println!("{same} the same, {partial} partial, {refused} refused");
+    assert!(same > 0 && partial > 0 && refused > 0);
+}
+
+/// Fewer traces or spans than there are, and none that is not there.
+async fn check_without_one(engine: &Engine, whole: &[(String, usize)], context: &str) {
+    for (trace, spans) in search(engine).await.0 {
+        let there = whole.iter().find(|(id, _)| *id == trace).unwrap_or_else(|| panic!("{context}: {trace}"));
+        assert!(spans <= there.1, "{context}: {trace}");
+    }
 }

@@ -5,11 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use object_store::{ObjectStore, ObjectStoreExt, memory::InMemory, path::Path};
 use storage::{BlockEntry, Commit, Storage, StorageError};
+use test_stores::{Fault, Kind, TestStore};
 
-use crate::{
-    faulty::{FaultyStore, Request, Verdict},
-    fixture::{Place, block, padded_block, storage_over, tenant},
-};
+use crate::fixture::{Place, block, padded_block, storage_over, tenant};
 
 const MIB: u64 = 1 << 20;
 
@@ -92,7 +90,7 @@ async fn neighbouring_chunks_come_in_one_request_and_once() {
     let memory: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
     let written = padded_block(0, 4_000, "a", 3_600);
     let entry = Arc::new(storage_over(&memory).await.put_block(&tenant(), &written).await.unwrap());
-    let counting = FaultyStore::new(memory, |_, _| Verdict::Pass);
+    let counting = TestStore::with_rule(memory, |_| Fault::None);
     let store: Arc<dyn ObjectStore> = counting.clone();
     let storage = Arc::new(storage_over(&store).await);
     let size = entry.size_bytes;
@@ -110,8 +108,8 @@ async fn neighbouring_chunks_come_in_one_request_and_once() {
     for reader in readers.collect::<Vec<_>>() {
         assert!(reader.await.unwrap() == written.data);
     }
-    assert_eq!(counting.count(Request::Get, ".side"), 1);
-    assert_eq!(counting.count(Request::Get, ".parquet") as u64, chunks.div_ceil(8));
+    assert_eq!(counting.count(Kind::Get, ".side"), 1);
+    assert_eq!(counting.count(Kind::Get, ".parquet") as u64, chunks.div_ceil(8));
     assert_eq!(storage.metrics().chunk_misses.get(), chunks);
 }
 
@@ -165,12 +163,12 @@ async fn bytes_that_went_wrong_on_the_way_are_read_once_more() {
     let written = block(0, 10, "a");
     let entry = Arc::new(storage_over(&memory).await.put_block(&tenant(), &written).await.unwrap());
     let mut flips = 1;
-    let store: Arc<dyn ObjectStore> = FaultyStore::new(memory, move |request, key| {
-        if request == Request::Get && key.as_ref().ends_with(".parquet") && flips > 0 {
+    let store: Arc<dyn ObjectStore> = TestStore::with_rule(memory, move |asked| {
+        if asked.kind == Kind::Get && asked.ends_with(".parquet") && flips > 0 {
             flips -= 1;
-            return Verdict::Flip;
+            return Fault::Flip;
         }
-        Verdict::Pass
+        Fault::None
     });
     let storage = storage_over(&store).await;
     let open = storage.open_block(&tenant(), &entry).await.unwrap();
@@ -218,7 +216,8 @@ async fn damaged_data_does_not_get_a_fresh_seal() {
         let mut damaged = written.data.to_vec();
         damaged[at] ^= 1 << (at % 8);
         store.put(&Path::from(format!("team-1/traces/{}", entry.path)), Bytes::from(damaged).into()).await.unwrap();
-        let result = storage.open_block(&tenant(), &entry).await;
+        // Another process: the one that stored the block has it open.
+        let result = storage_over(&store).await.open_block(&tenant(), &entry).await;
         assert!(matches!(result, Err(StorageError::Corrupt { .. })), "byte {at} passed");
     }
 }
@@ -227,8 +226,8 @@ async fn damaged_data_does_not_get_a_fresh_seal() {
 async fn a_store_that_is_down_is_not_a_damaged_block() {
     let memory: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
     let entry = Arc::new(storage_over(&memory).await.put_block(&tenant(), &block(0, 3, "a")).await.unwrap());
-    let store: Arc<dyn ObjectStore> = FaultyStore::new(memory, |_, key| {
-        if key.as_ref().ends_with(".parquet") { Verdict::FailBefore } else { Verdict::Pass }
+    let store: Arc<dyn ObjectStore> = TestStore::with_rule(memory, |asked| {
+        if asked.ends_with(".parquet") { Fault::Before } else { Fault::None }
     });
     let storage = storage_over(&store).await;
     let error = storage.open_block(&tenant(), &entry).await.unwrap().read(&[0..4]).await.unwrap_err();

@@ -11,11 +11,9 @@ use std::{
 use object_store::{ObjectStore, memory::InMemory};
 use proptest::prelude::*;
 use storage::{Commit, Outcome, Snapshot, StorageError};
+use test_stores::{Fault, Kind, TestStore};
 
-use crate::{
-    faulty::{FaultyStore, Request, Verdict},
-    fixture::{Place, entry, storage_over, tenant},
-};
+use crate::fixture::{Place, entry, storage_over, tenant};
 
 fn flush(numbers: impl IntoIterator<Item = u128>, transaction: Option<(&str, i64)>) -> Commit {
     Commit {
@@ -141,27 +139,27 @@ async fn refresh_sees_other_writers_and_never_goes_back() {
 #[tokio::test]
 async fn a_refresh_without_news_costs_one_request() {
     let memory: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
-    let counting = FaultyStore::new(memory, |_, _| Verdict::Pass);
+    let counting = TestStore::with_rule(memory, |_| Fault::None);
     let store: Arc<dyn ObjectStore> = counting.clone();
     let table = storage_over(&store).await.table(&tenant()).await.unwrap();
     table.commit(flush([1], None)).await.unwrap();
-    let before = counting.count(Request::Get, "_delta_log");
+    let before = counting.count(Kind::Get, "_delta_log");
     table.refresh().await.unwrap();
-    assert_eq!(counting.count(Request::Get, "_delta_log"), before + 1);
+    assert_eq!(counting.count(Kind::Get, "_delta_log"), before + 1);
 }
 
 #[tokio::test]
 async fn an_answer_that_lies_about_a_write_is_seen_through() {
-    for lie in [Verdict::FailAfter, Verdict::ExistsAfter, Verdict::FailBefore] {
+    for lie in [Fault::After, Fault::Exists, Fault::Before] {
         for transaction in [None, Some(("ingester-0", 1))] {
             let memory: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
             let mut lies = 2;
-            let store: Arc<dyn ObjectStore> = FaultyStore::new(memory.clone(), move |request, key| {
-                if request == Request::Put && key.as_ref().ends_with(".json") && lies > 0 {
+            let store: Arc<dyn ObjectStore> = TestStore::with_rule(memory.clone(), move |asked| {
+                if asked.kind == Kind::Put && asked.ends_with(".json") && lies > 0 {
                     lies -= 1;
                     return lie;
                 }
-                Verdict::Pass
+                Fault::None
             });
             let table = storage_over(&store).await.table(&tenant()).await.unwrap();
             let committed = table.commit(flush([1], transaction)).await.unwrap();
@@ -180,15 +178,15 @@ async fn a_commit_that_arrived_unseen_is_known_again_by_its_transaction() {
     // The write is done, its answer is lost, and looking fails too: the caller hears of a failure.
     let broken = Arc::new(AtomicUsize::new(0));
     let switch = broken.clone();
-    let store: Arc<dyn ObjectStore> = FaultyStore::new(memory.clone(), move |request, key| {
-        let log = key.as_ref().ends_with("00000.json");
-        match request {
-            Request::Put if log && switch.load(Ordering::SeqCst) == 0 => {
+    let store: Arc<dyn ObjectStore> = TestStore::with_rule(memory.clone(), move |asked| {
+        let log = asked.ends_with("00000.json");
+        match asked.kind {
+            Kind::Put if log && switch.load(Ordering::SeqCst) == 0 => {
                 switch.store(1, Ordering::SeqCst);
-                Verdict::FailAfter
+                Fault::After
             }
-            Request::Get if log && switch.load(Ordering::SeqCst) == 1 => Verdict::FailBefore,
-            _ => Verdict::Pass,
+            Kind::Get if log && switch.load(Ordering::SeqCst) == 1 => Fault::Before,
+            _ => Fault::None,
         }
     });
     let table = storage_over(&store).await.table(&tenant()).await.unwrap();
@@ -203,27 +201,27 @@ async fn a_commit_that_arrived_unseen_is_known_again_by_its_transaction() {
 #[tokio::test]
 async fn a_store_that_is_down_is_given_up_after_a_few_tries() {
     let memory: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
-    let counting = FaultyStore::new(memory, |request, _| if request == Request::Put { Verdict::FailBefore } else { Verdict::Pass });
+    let counting = TestStore::with_rule(memory, |asked| if asked.kind == Kind::Put { Fault::Before } else { Fault::None });
     let store: Arc<dyn ObjectStore> = counting.clone();
     let table = storage_over(&store).await.table(&tenant()).await.unwrap();
     assert!(matches!(table.commit(flush([1], None)).await, Err(StorageError::Store { .. })));
-    assert_eq!(counting.count(Request::Put, ".json"), 3);
+    assert_eq!(counting.count(Kind::Put, ".json"), 3);
 }
 
 #[derive(Clone, Debug)]
 enum Step {
-    Flush { writer: usize, fate: Verdict },
-    Compact { writer: usize, fate: Verdict },
+    Flush { writer: usize, fate: Fault },
+    Compact { writer: usize, fate: Fault },
     Refresh { writer: usize },
     Restart { writer: usize },
 }
 
 fn step() -> impl Strategy<Value = Step> {
     let fate = prop_oneof![
-        4 => Just(Verdict::Pass),
-        1 => Just(Verdict::FailBefore),
-        1 => Just(Verdict::FailAfter),
-        1 => Just(Verdict::ExistsAfter),
+        4 => Just(Fault::None),
+        1 => Just(Fault::Before),
+        1 => Just(Fault::After),
+        1 => Just(Fault::Exists),
     ];
     let writer = 0..3_usize;
     prop_oneof![
@@ -241,16 +239,16 @@ proptest! {
     fn the_table_is_the_set_of_what_was_committed(steps in proptest::collection::vec(step(), 1..40)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let fate = Arc::new(parking_lot::Mutex::new(Verdict::Pass));
+            let fate = Arc::new(parking_lot::Mutex::new(Fault::None));
             let next = fate.clone();
-            let store: Arc<dyn ObjectStore> = FaultyStore::new(Arc::new(InMemory::new()), move |request, key| {
-                if request == Request::Put && key.as_ref().ends_with(".json") {
-                    return std::mem::replace(&mut *next.lock(), Verdict::Pass);
+            let store: Arc<dyn ObjectStore> = TestStore::with_rule(Arc::new(InMemory::new()), move |asked| {
+                if asked.kind == Kind::Put && asked.ends_with(".json") {
+                    return std::mem::replace(&mut *next.lock(), Fault::None);
                 }
-                Verdict::Pass
+                Fault::None
             });
             let config = || storage::StorageConfig {
-                table: storage::TableConfig { checkpoint_commits: 3 },
+                table: storage::TableConfig { checkpoint_commits: 3, ..storage::TableConfig::default() },
                 ..storage::StorageConfig::default()
             };
             let mut tables = Vec::new();
@@ -281,7 +279,7 @@ proptest! {
                             Err(StorageError::Conflict { .. }) => assert!(!expected.contains(&oldest.id.0)),
                             Err(e) => panic!("{e:?}"),
                         }
-                        *fate.lock() = Verdict::Pass;
+                        *fate.lock() = Fault::None;
                     }
                     Step::Refresh { writer } => {
                         let snapshot = tables[writer].refresh().await.unwrap();
