@@ -16,7 +16,7 @@ use futures::{FutureExt, StreamExt, stream};
 use model::TenantId;
 use parking_lot::{Mutex, RwLock};
 use query::Engine;
-use storage::{ClaimOutcome, Commit, Snapshot, Storage, StorageError, SweepAges, Table};
+use storage::{ClaimOutcome, Commit, Snapshot, Storage, StorageError, SweepAges, Swept, Table};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -28,12 +28,11 @@ use crate::{
     retain::{self, Window},
     retention::{Checked, Retention, Retentions},
     stats::{CompactorStats, Stats},
+    wary::{self, Way},
 };
 
 /// The longest pause after rounds that failed.
 const PAUSE_MAX: Duration = Duration::from_secs(300);
-/// After so many claims for the same work that were never released, the work is not begun again.
-const ABANDONED_MAX: usize = 2;
 
 /// A handle; clones share everything.
 #[derive(Clone)]
@@ -197,9 +196,10 @@ impl Compactor {
     ) -> Round {
         let inner = &self.0;
         let until = now_unix_ms.saturating_add(millis(inner.config.claim_lasts));
-        let claim = match inner.storage.claim(tenant, &window.name, "retention", now_unix_ms, until).await {
+        let work = |_: &[String]| Some("retention".to_owned());
+        let claim = match inner.storage.claim(tenant, &window.name, work, now_unix_ms, until).await {
             Ok(ClaimOutcome::Ours(claim)) => claim,
-            Ok(ClaimOutcome::Taken { .. }) => {
+            Ok(ClaimOutcome::Taken { .. } | ClaimOutcome::Declined) => {
                 inner.stats.claimed_elsewhere.fetch_add(1, Relaxed);
                 return Round { left: 1, ..Round::default() };
             }
@@ -296,24 +296,34 @@ impl Compactor {
         stop: &CancellationToken,
     ) -> Round {
         let inner = &self.0;
-        let ids = || job.inputs.iter().map(|input| input.id);
-        let work = ids().map(|id| id.to_string()).collect::<Vec<_>>().join(" ");
+        let names: Vec<String> = job.inputs.iter().map(|input| input.id.to_string()).collect();
+        let mut way = Way::Whole;
+        let choose = |cut_off: &[String]| {
+            way = wary::way(&names, cut_off);
+            match way {
+                Way::Whole => Some(wary::work(names.iter())),
+                Way::Pair => Some(wary::work(names.iter().take(2))),
+                Way::Aside => None,
+            }
+        };
         let until = now_unix_ms.saturating_add(millis(inner.config.claim_lasts));
-        let claim = match inner.storage.claim(tenant, &job.window, &work, now_unix_ms, until).await {
+        let claim = inner.storage.claim(tenant, &job.window, choose, now_unix_ms, until).await;
+        let inputs = if way == Way::Whole { &job.inputs[..] } else { &job.inputs[..2] };
+        let ids = || inputs.iter().map(|input| input.id);
+        let claim = match claim {
             Ok(ClaimOutcome::Ours(claim)) => claim,
+            Ok(ClaimOutcome::Declined) => {
+                self.remember(tenant, |memory| memory.set_aside(tenant, ids()));
+                return Round { more: true, ..Round::default() };
+            }
             Ok(ClaimOutcome::Taken { .. }) => {
                 inner.stats.claimed_elsewhere.fetch_add(1, Relaxed);
                 return Round { left: 1, ..Round::default() };
             }
             Err(error) => return Round::failed(told(error.into(), Some(tenant))),
         };
-        if claim.abandoned >= ABANDONED_MAX {
-            self.remember(tenant, |memory| memory.set_aside(tenant, ids()));
-            claim.release().await;
-            return Round::default();
-        }
         let merging = async {
-            let made = job::merge(&inner.storage, tenant, &snapshot.blocks, &job.inputs, None, &inner.config).await?;
+            let made = job::merge(&inner.storage, tenant, &snapshot.blocks, inputs, None, &inner.config).await?;
             let (block, rows_in, rows_out) = match made {
                 Made::Barrier(barrier) => {
                     self.remember(tenant, |memory| memory.add_barrier(&job.window, barrier));
@@ -329,9 +339,11 @@ impl Compactor {
             let bytes_out = block.as_ref().map_or(0, |block| block.size_bytes);
             let commit = Commit {
                 adds: block.into_iter().map(|block| *block).collect(),
-                removes: job.inputs.clone(),
-                transaction: None,
+                removes: inputs.to_vec(),
+                // A span that came twice is there once afterwards.
+                same_rows: rows_in == rows_out,
                 operation: "compact",
+                ..Commit::default()
             };
             match table.commit(commit).await {
                 Ok(_) => {}
@@ -343,12 +355,12 @@ impl Compactor {
             }
             let stats = &inner.stats;
             stats.compactions.fetch_add(1, Relaxed);
-            stats.blocks_in.fetch_add(job.inputs.len() as u64, Relaxed);
-            stats.bytes_in.fetch_add(job.inputs.iter().map(|input| input.size_bytes).sum(), Relaxed);
+            stats.blocks_in.fetch_add(inputs.len() as u64, Relaxed);
+            stats.bytes_in.fetch_add(inputs.iter().map(|input| input.size_bytes).sum(), Relaxed);
             stats.bytes_out.fetch_add(bytes_out, Relaxed);
             stats.spans.fetch_add(rows_out, Relaxed);
             stats.redelivered.fetch_add(rows_in - rows_out, Relaxed);
-            tracing::debug!(%tenant, window = job.window, blocks = job.inputs.len(), rows_out, bytes_out, "compacted");
+            tracing::debug!(%tenant, window = job.window, blocks = inputs.len(), rows_out, bytes_out, "compacted");
             Ok::<_, JobError>(Round { compactions: 1, more: true, ..Round::default() })
         };
         let done = tokio::select! {
@@ -380,8 +392,9 @@ impl Compactor {
                 return;
             }
             match self.0.storage.sweep(&tenant, ages, now_unix_ms).await {
-                Ok(swept) if swept.files > 0 => {
-                    tracing::info!(%tenant, files = swept.files, bytes = swept.bytes, "deleted the files of blocks that are no longer in the table");
+                Ok(swept) if swept != Swept::default() => {
+                    let Swept { files, bytes, log_files, claims } = swept;
+                    tracing::info!(%tenant, files, bytes, log_files, claims, "deleted the files of blocks that are no longer in the table, and what it no longer needs of its log");
                 }
                 Ok(_) => {}
                 Err(error) => drop(told(error.into(), Some(&tenant))),

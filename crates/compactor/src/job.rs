@@ -74,7 +74,7 @@ pub async fn merge(
         finished.map_err(|panic| JobError::merge(Cause::Panic(panic.to_string())))?.map_err(|e| blame(&opened, e))?;
     let block = match &merged.block {
         None => None,
-        Some(block) => Some(Box::new(storage.put_block(tenant, block).await?)),
+        Some(block) => Some(Box::new(storage.put_merged_block(tenant, block).await?)),
     };
     Ok(Made::Stored { block, rows_in: merged.rows_in, rows_out: merged.rows_out })
 }

@@ -20,6 +20,7 @@ mod retain;
 mod retention;
 mod stats;
 pub mod stream;
+mod wary;
 
 pub use compactor::{Compactor, Round};
 pub use config::CompactorConfig;

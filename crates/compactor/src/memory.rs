@@ -54,7 +54,7 @@ impl Memory {
     /// Sets blocks aside at once.
     pub fn set_aside(&mut self, tenant: &TenantId, blocks: impl Iterator<Item = Ulid>) {
         for block in blocks {
-            tracing::error!(%tenant, %block, "this block is set aside: processes ended while they compacted it");
+            tracing::error!(%tenant, %block, "this block is set aside: processes ended while they merged it with one other; it stays in the table, and queries go on reading it");
             self.strikes.insert(block, STRIKES_MAX);
         }
     }

@@ -211,9 +211,9 @@ async fn flush_part(
     let version = i64::try_from(segment).expect("segments count up from 1, one per commit at most");
     let commit = Commit {
         adds: entries,
-        removes: Vec::new(),
         transaction: Some((inner.ingester.clone(), version)),
         operation: "flush",
+        ..Commit::default()
     };
     // "Already committed" means that an attempt before this one arrived after all.
     inner.storage.table(tenant).await.map_err(store)?.commit(commit).await.map_err(store)?;

@@ -9,7 +9,7 @@ use listen::Tls;
 use ingester::{Ingester, IngesterStats};
 use query::Engine;
 use redact::Redactor;
-use storage::{Counter, Storage, StorageMetrics};
+use storage::{Cached, Counter, Storage, StorageMetrics};
 
 use crate::{gates::Gates, limits::Limits, receive::Datagrams};
 
@@ -259,5 +259,56 @@ pub fn storage(metrics: &Metrics, storage: &Storage) {
         "sostenuto_storage_written_bytes",
         "Bytes of blocks and sidecars stored",
         read(|c| &c.blocks_written_bytes),
+    );
+    metrics.counter(
+        "sostenuto_storage_log_files_cleaned",
+        "Commits and checkpoints of tables that a later checkpoint had summed up long before, deleted",
+        read(|c| &c.log_files_cleaned),
+    );
+    metrics.counter(
+        "sostenuto_storage_claims_cleaned",
+        "Claims of compactors that did not come back, deleted",
+        read(|c| &c.claims_cleaned),
+    );
+    metrics.counter(
+        "sostenuto_storage_pieces_evicted",
+        "Pieces that had to leave memory to make room",
+        read(|c| &c.chunk_evictions),
+    );
+    let cached = |read: fn(Cached) -> u64| {
+        let storage = storage.clone();
+        move || read(storage.cached()) as f64
+    };
+    metrics.gauge("sostenuto_storage_pieces_bytes", "Memory of pieces of data files", cached(|c| c.memory_bytes));
+    metrics.gauge("sostenuto_storage_pieces_max_bytes", "What they may take", cached(|c| c.memory_bytes_max));
+    metrics.gauge("sostenuto_storage_sidecars_bytes", "Memory of parsed sidecars", cached(|c| c.sidecars_bytes));
+    metrics.counter(
+        "sostenuto_storage_cache_disk_written_bytes",
+        "Bytes written to the disk cache",
+        cached(|c| c.disk_written_bytes),
+    );
+    metrics.counter("sostenuto_storage_cache_disk_read_bytes", "Bytes read from it", cached(|c| c.disk_read_bytes));
+    let asked = Arc::clone(storage.metrics());
+    metrics.counters(
+        "sostenuto_storage_requests",
+        "Requests to the object store, by kind; repeats after an error are not counted",
+        "kind",
+        move || {
+            let kinds =
+                [("put", &asked.puts), ("get", &asked.gets), ("head", &asked.heads), ("list", &asked.lists), ("delete", &asked.deletes)];
+            kinds.into_iter().map(|(kind, count)| (kind.to_owned(), count.get() as f64)).collect()
+        },
+    );
+    metrics.counter("sostenuto_storage_sent_bytes", "Bytes sent to the object store", read(|c| &c.sent_bytes));
+    metrics.counter("sostenuto_storage_received_bytes", "Bytes that it answered with", read(|c| &c.received_bytes));
+    metrics.counter(
+        "sostenuto_storage_hedged_reads",
+        "Reads that were sent a second time because the answer took long",
+        read(|c| &c.hedges),
+    );
+    metrics.counter(
+        "sostenuto_storage_hedged_reads_won",
+        "Second reads that were answered first",
+        read(|c| &c.hedges_won),
     );
 }

@@ -18,7 +18,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use crc_fast::CrcAlgorithm;
 use foyer::{
-    BlockEngineConfig, Code, DeviceBuilder, FsDeviceBuilder, HybridCache, HybridCacheBuilder, HybridCachePolicy,
+    BlockEngineConfig, Code, DeviceBuilder, Event, EventListener, FsDeviceBuilder, HybridCache, HybridCacheBuilder, HybridCachePolicy,
     PsyncIoEngineConfig, RecoverMode, S3FifoConfig,
 };
 use futures::{
@@ -41,6 +41,9 @@ pub(crate) const CHUNK_BYTES: u64 = 1 << 20;
 /// The most chunks in one GET: long enough that the latency of a request does not matter, short enough
 /// that four of them fit the smallest sensible `fetch_memory`.
 const RUN_CHUNKS_MAX: usize = 8;
+
+/// A new file may take this part of the memory.
+const KEPT_SHARE: usize = 4;
 
 /// A data file, and what its bytes must be.
 #[derive(Debug)]
@@ -70,6 +73,20 @@ impl Code for ChunkKey {
 
     fn estimated_size(&self) -> usize {
         16 + 4
+    }
+}
+
+/// Counts what has to make room.
+struct Leaving(Arc<StorageMetrics>);
+
+impl EventListener for Leaving {
+    type Key = ChunkKey;
+    type Value = Bytes;
+
+    fn on_leave(&self, reason: Event, _: &ChunkKey, _: &Bytes) {
+        if reason == Event::Evict {
+            self.0.chunk_evictions.add(1);
+        }
     }
 }
 
@@ -104,6 +121,7 @@ impl ChunkCache {
             .with_name("chunks")
             .with_policy(HybridCachePolicy::WriteOnEviction)
             .with_flush_on_close(false)
+            .with_event_listener(Arc::new(Leaving(metrics.clone())))
             .memory(usize::try_from(config.chunks_memory.as_u64()).map_err(|e| unusable(&e))?)
             // A shard must have room for several chunks.
             .with_shards(usize::try_from(config.chunks_memory.as_u64() / (32 * CHUNK_BYTES)).unwrap_or(1).clamp(1, 16))
@@ -175,6 +193,21 @@ impl ChunkCache {
         Ok(cut(&chunks, &range))
     }
 
+    /// Takes a whole file that this process just made. One that would fill the cache is not taken; nor is any where the
+    /// page cache has it already.
+    pub fn keep(&self, file: &DataFile, data: &Bytes) {
+        let inner = &self.inner;
+        if inner.local || data.len() > inner.cache.memory().capacity() / KEPT_SHARE || data.len() as u64 != file.size_bytes {
+            return;
+        }
+        for chunk in chunks_of(&(0..file.size_bytes)) {
+            let range = file.chunk_range(chunk);
+            // A slice would keep the whole file alive for as long as one chunk of it is cached.
+            let bytes = Bytes::copy_from_slice(&data[range.start as usize..range.end as usize]);
+            inner.cache.insert(file.chunk_key(chunk), bytes);
+        }
+    }
+
     async fn chunks(&self, file: &Arc<DataFile>, wanted: BTreeSet<u32>) -> Result<BTreeMap<u32, Bytes>> {
         let inner = &self.inner;
         let mut found = BTreeMap::new();
@@ -201,6 +234,18 @@ impl ChunkCache {
             found.insert(*chunk, run[*position].clone()?);
         }
         Ok(found)
+    }
+
+    /// Bytes of pieces in memory at this moment, and how many of them there may be.
+    pub fn memory_bytes(&self) -> (u64, u64) {
+        let memory = self.inner.cache.memory();
+        (memory.usage() as u64, memory.capacity() as u64)
+    }
+
+    /// Bytes written to the disk cache and read from it.
+    pub fn disk_bytes(&self) -> (u64, u64) {
+        let disk = self.inner.cache.statistics();
+        (disk.disk_write_bytes() as u64, disk.disk_read_bytes() as u64)
     }
 
     /// Waits for what is on its way to the disk cache.

@@ -4,18 +4,20 @@
 //! expires. Taking over an expired one is a create of the next number, which one process wins. Claims only
 //! save work: with clocks that disagree two processes may both believe they have one, and then the commit
 //! decides.
+//!
+//! A claim that is not released says something: whoever had it died, was killed, or hung. It stays for a day, so that who
+//! comes later can be wary of the same work.
 
 use std::sync::Arc;
 
 use futures::TryStreamExt;
-use model::TenantId;
 use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, path::Path};
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
 use crate::{
     error::{Result, StorageError},
-    keys::{Keys, TableKeys},
+    keys::TableKeys,
 };
 
 /// The work that this process has claimed.
@@ -23,12 +25,9 @@ use crate::{
 pub struct Claim {
     store: Arc<dyn ObjectStore>,
     key: Path,
-    /// Claims that this one took over from: deleted with it.
+    /// Claims for the same work that this one took over from: deleted with it.
     before: Vec<Path>,
     id: String,
-    /// How many claims for the same work before this one ended without release: their processes died of it, were
-    /// killed, or hung.
-    pub abandoned: usize,
 }
 
 /// What became of a try to claim.
@@ -37,6 +36,8 @@ pub enum ClaimOutcome {
     Ours(Claim),
     /// Another process works there until this time, milliseconds since 1970.
     Taken { until_unix_ms: u64 },
+    /// There is no work to claim it for.
+    Declined,
 }
 
 /// The content of a claim.
@@ -48,33 +49,37 @@ struct Content {
     work: String,
 }
 
-/// Claims `window` for `work` until `expires_unix_ms`. Costs a LIST, a PUT, and a GET for each claim in the way.
+/// Claims `window` until `expires_unix_ms` for the work that `choose` names. Costs a LIST, a PUT, and a GET for each claim
+/// in the way.
 pub(crate) async fn claim(
     store: &Arc<dyn ObjectStore>,
-    keys: &Keys,
-    tenant: &TenantId,
+    keys: &TableKeys,
     window: &str,
-    work: &str,
+    choose: impl FnOnce(&[String]) -> Option<String>,
     now_unix_ms: u64,
     expires_unix_ms: u64,
 ) -> Result<ClaimOutcome> {
-    let keys = keys.table(tenant);
     let folder = keys.claims(window);
     let listed: Vec<_> = store.list(Some(&folder)).try_collect().await.map_err(|e| StorageError::store("list", &folder, e))?;
     let mut numbers: Vec<u32> = listed.iter().filter_map(|object| TableKeys::claim_number(&object.location)).collect();
     numbers.sort_unstable();
-    let mut abandoned = 0;
+    let mut abandoned = Vec::new();
+    let mut before = Vec::new();
     for number in numbers.iter().rev() {
         // One that was released since the listing, or cannot be read, holds nobody back.
         let Some(content) = read(store, &keys.claim(window, *number)).await? else { continue };
         if number == numbers.last().expect("not empty") && content.expires_unix_ms > now_unix_ms {
             return Ok(ClaimOutcome::Taken { until_unix_ms: content.expires_unix_ms });
         }
-        abandoned += usize::from(content.work == work);
+        abandoned.push(content.work);
+        before.push(*number);
     }
+    let Some(work) = choose(&abandoned) else { return Ok(ClaimOutcome::Declined) };
+    let before = before.into_iter().zip(&abandoned).filter(|(_, of)| **of == work).map(|(number, _)| keys.claim(window, number));
+    let before = before.collect();
     let number = numbers.last().map_or(0, |last| last.saturating_add(1));
     let key = keys.claim(window, number);
-    let content = Content { id: Ulid::new().to_string(), expires_unix_ms, work: work.to_owned() };
+    let content = Content { id: Ulid::new().to_string(), expires_unix_ms, work };
     let body = serde_json::to_vec(&content).expect("strings and numbers only");
     match store.put_opts(&key, body.into(), PutMode::Create.into()).await {
         Ok(_) => {}
@@ -86,8 +91,7 @@ pub(crate) async fn claim(
         },
         Err(e) => return Err(StorageError::store("write", &key, e)),
     }
-    let before = numbers.into_iter().map(|number| keys.claim(window, number)).collect();
-    Ok(ClaimOutcome::Ours(Claim { store: store.clone(), key, before, id: content.id, abandoned }))
+    Ok(ClaimOutcome::Ours(Claim { store: store.clone(), key, before, id: content.id }))
 }
 
 impl Claim {
@@ -99,10 +103,10 @@ impl Claim {
         Ok(ours && read(&self.store, &next).await?.is_none())
     }
 
-    /// Lets others in. One that cannot be released expires.
+    /// Lets others in, and forgets who died of the same work. One that cannot be released expires.
     pub async fn release(self) {
         // Oldest last: while an older one stood alone, it would look like the newest.
-        for key in std::iter::once(&self.key).chain(self.before.iter().rev()).rev() {
+        for key in self.before.iter().rev().chain([&self.key]) {
             match self.store.delete(key).await {
                 Ok(()) | Err(Error::NotFound { .. }) => {}
                 Err(error) => tracing::warn!(%key, %error, "a claim could not be released; it expires"),

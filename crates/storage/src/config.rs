@@ -22,6 +22,9 @@ pub struct StorageConfig {
     pub client: ClientConfig,
     pub cache: CacheConfig,
     pub table: TableConfig,
+    /// Start without the probe of the store. It costs eight requests, and is what finds out that a bucket cannot be
+    /// written or that a server lets two writers overwrite each other's commits.
+    pub skip_probe: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -174,6 +177,9 @@ pub struct ClientConfig {
     /// Milliseconds after which no repeat is started. A query waits this long before it reports a block as
     /// unreadable, a flush before it says so and begins again.
     pub retry_timeout_ms: u64,
+    /// A read that takes longer than most is asked for a second time, and the first answer counts. At most so many
+    /// percent of all reads; each costs a request. 0: never.
+    pub hedge_percent_max: u32,
 }
 
 impl Default for ClientConfig {
@@ -185,6 +191,7 @@ impl Default for ClientConfig {
             retry_backoff_min_ms: 100,
             retry_backoff_max_ms: 2_000,
             retry_timeout_ms: 30_000,
+            hedge_percent_max: 5,
         }
     }
 }
@@ -224,11 +231,18 @@ pub struct TableConfig {
     /// A checkpoint is written every so many commits: one PUT of about 600 bytes per block in the table.
     /// Opening a table reads the last checkpoint and at most this many commits.
     pub checkpoint_commits: u32,
+    /// Milliseconds for which commits that a checkpoint sums up stay in the log, by the store's clock: for readers that
+    /// follow the table, and for looking at its past. At least a day. 0: for ever; opening a table then stays as quick,
+    /// but the log grows by an object per flush and compaction.
+    pub log_kept_ms: u64,
 }
+
+/// The least time for which the log is kept: much longer than any process is away and comes back.
+pub(crate) const DAY_MS: u64 = 86_400_000;
 
 impl Default for TableConfig {
     fn default() -> Self {
-        Self { checkpoint_commits: 20 }
+        Self { checkpoint_commits: 20, log_kept_ms: 7 * DAY_MS }
     }
 }
 

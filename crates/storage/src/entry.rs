@@ -78,7 +78,7 @@ impl BlockEntry {
         self.path.split_once('/').map_or("", |(window, _)| window)
     }
 
-    pub(crate) fn to_add(&self) -> Add {
+    pub(crate) fn to_add(&self, data_change: bool) -> Add {
         let mut stats = Stats { num_records: self.rows, ..Stats::default() };
         for column in &self.columns {
             stats.min_values.extend(column.min.clone().map(|min| (column.name.clone(), min)));
@@ -99,7 +99,7 @@ impl BlockEntry {
             partition_values: BTreeMap::new(),
             size: i64::try_from(self.size_bytes).expect("a block is far below 8 EiB"),
             modification_time: self.modified_unix_ms,
-            data_change: true,
+            data_change,
             stats: Some(serde_json::to_string(&stats).expect("string keys and numbers only")),
             tags: Some(tags.into_iter().map(|(key, value)| (key.to_owned(), Some(value))).collect()),
         }
@@ -140,11 +140,11 @@ impl BlockEntry {
         })
     }
 
-    pub(crate) fn to_remove(&self, now_unix_ms: i64) -> Remove {
+    pub(crate) fn to_remove(&self, now_unix_ms: i64, data_change: bool) -> Remove {
         Remove {
             path: self.path.clone(),
             deletion_timestamp: Some(now_unix_ms),
-            data_change: true,
+            data_change,
             extended_file_metadata: Some(true),
             partition_values: Some(BTreeMap::new()),
             size: i64::try_from(self.size_bytes).ok(),
@@ -192,7 +192,7 @@ mod tests {
                 ],
                 schema: None,
             };
-            let add = entry.to_add();
+            let add = entry.to_add(true);
             let line = serde_json::to_vec(&add).unwrap();
             prop_assert_eq!(BlockEntry::from_add(&serde_json::from_slice(&line).unwrap()), Some(entry));
         }

@@ -131,6 +131,18 @@ impl TableKeys {
         (name.len() == 10 && name.bytes().all(|b| b.is_ascii_digit())).then(|| name.parse().ok())?
     }
 
+    /// Whether the object is a claim on a window of this table.
+    pub fn is_claim(&self, location: &Path) -> bool {
+        let Some(mut parts) = location.prefix_match(&self.root) else { return false };
+        let ours = parts.next().is_some_and(|folder| folder.as_ref() == CLAIMS) && parts.next().is_some();
+        ours && parts.next().is_some() && parts.next().is_none() && Self::claim_number(location).is_some()
+    }
+
+    /// Whether the object is a file of this table's log.
+    pub fn is_log_file(&self, location: &Path) -> bool {
+        location.prefix_matches(&self.log()) && Self::log_file(location).is_some()
+    }
+
     /// The block that a data file or a sidecar of this table belongs to; `None` for any other object.
     pub fn block_of(&self, location: &Path) -> Option<Ulid> {
         let mut parts = location.prefix_match(&self.root)?;

@@ -24,6 +24,8 @@ pub struct StorageMetrics {
     pub chunk_hits_disk: Counter,
     /// Pieces that had to come from the store.
     pub chunk_misses: Counter,
+    /// Pieces that had to leave memory to make room. They go to the disk, if there is one.
+    pub chunk_evictions: Counter,
     /// Requests for pieces to the store, and the bytes they brought.
     pub fetches: Counter,
     pub fetched_bytes: Counter,
@@ -36,4 +38,21 @@ pub struct StorageMetrics {
     /// Files of blocks that no table had any more, or never had, and that were deleted.
     pub files_swept: Counter,
     pub files_swept_bytes: Counter,
+    /// Files of logs that a checkpoint had summed up long before, and that were deleted.
+    pub log_files_cleaned: Counter,
+    /// Claims of processes that did not come back, and that were deleted.
+    pub claims_cleaned: Counter,
+    /// Requests to the store by kind. Each part of a large object is a put, each page of a listing a list, each range a
+    /// get; repeats by the client after an error are not seen.
+    pub puts: Counter,
+    pub gets: Counter,
+    pub heads: Counter,
+    pub lists: Counter,
+    pub deletes: Counter,
+    /// Bytes of bodies.
+    pub sent_bytes: Counter,
+    pub received_bytes: Counter,
+    /// Reads that were sent once more because the answer took long, and how many of these were answered first.
+    pub hedges: Counter,
+    pub hedges_won: Counter,
 }

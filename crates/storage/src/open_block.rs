@@ -49,6 +49,11 @@ impl OpenBlock {
         self.chunks.read_once(&self.file, range).await
     }
 
+    /// Takes the data file's bytes, which this process just made and stored, into the cache.
+    pub(crate) fn keep(&self, data: &Bytes) {
+        self.chunks.keep(&self.file, data);
+    }
+
     /// Reads a block's sidecar; makes it again from the data file if it is lost or damaged.
     pub(crate) async fn load_sidecar(
         store: &dyn ObjectStore,

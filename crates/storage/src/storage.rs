@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use block::writer::EncodedBlock;
+use block::{sidecar::Sidecar, writer::EncodedBlock};
 use futures::{StreamExt, TryStreamExt, future::BoxFuture, stream};
 use model::TenantId;
 use object_store::ObjectStore;
@@ -12,11 +12,12 @@ use ulid::Ulid;
 use crate::{
     chunks::{ChunkCache, DataFile},
     claim::{self, ClaimOutcome},
-    config::{Backend, StorageConfig},
+    config::{Backend, DAY_MS, StorageConfig, TableConfig},
     delta::log::Log,
     entry::BlockEntry,
     error::{Result, StorageError},
     keys::{Keys, TableKeys},
+    metered::Metered,
     metrics::StorageMetrics,
     open_block::OpenBlock,
     store,
@@ -30,6 +31,19 @@ const TABLES_MAX: u64 = 10_000;
 /// Folders looked into at once for whether they hold a table.
 const PARALLEL_LISTS: usize = 16;
 
+/// What the caches hold, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cached {
+    /// Checked pieces of data files in memory.
+    pub memory_bytes: u64,
+    pub memory_bytes_max: u64,
+    /// What was written to the disk cache since the start, and what was read from it.
+    pub disk_written_bytes: u64,
+    pub disk_read_bytes: u64,
+    /// Parsed sidecars.
+    pub sidecars_bytes: u64,
+}
+
 /// Where all blocks of all tenants are. A handle; clones share everything.
 #[derive(Clone)]
 pub struct Storage {
@@ -40,7 +54,7 @@ pub struct Storage {
     tables: moka::future::Cache<TenantId, Arc<Table>>,
     /// Folders that were seen to hold a table. Tables are never dropped.
     known_tenants: Arc<Mutex<HashSet<TenantId>>>,
-    checkpoint_commits: u32,
+    table_config: TableConfig,
     metrics: Arc<StorageMetrics>,
 }
 
@@ -55,8 +69,15 @@ impl Storage {
 
     async fn open_and_probe(config: &StorageConfig) -> Result<Self> {
         let store = store::build(config)?;
+        if (1..DAY_MS).contains(&config.table.log_kept_ms) {
+            let kept = config.table.log_kept_ms;
+            return Err(StorageError::Config(format!("table.log_kept_ms is {kept}: set 0, for ever, or at least {DAY_MS}, a day")));
+        }
         let storage = Self::over(store, config).await?;
-        storage.probe().await?;
+        match config.skip_probe {
+            true => tracing::warn!("the object store is not probed: that it refuses a second create of one key is taken on trust"),
+            false => storage.probe().await?,
+        }
         Ok(storage)
     }
 
@@ -74,6 +95,8 @@ impl Storage {
         let keys = Keys::new(store::prefix(config))?;
         let metrics = Arc::new(StorageMetrics::default());
         let local = config.backend == Backend::Local;
+        let hedges_percent = if local { 0 } else { config.client.hedge_percent_max };
+        let store: Arc<dyn ObjectStore> = Arc::new(Metered::new(store, metrics.clone(), hedges_percent));
         let chunks = ChunkCache::open(store.clone(), local, &config.cache, metrics.clone()).await?;
         let open_blocks = moka::future::Cache::builder()
             .max_capacity(config.cache.sidecars_memory.as_u64())
@@ -86,7 +109,7 @@ impl Storage {
             open_blocks,
             tables: moka::future::Cache::new(TABLES_MAX),
             known_tenants: Arc::default(),
-            checkpoint_commits: config.table.checkpoint_commits,
+            table_config: config.table.clone(),
             metrics,
         })
     }
@@ -139,23 +162,44 @@ impl Storage {
 
     async fn open_table(&self, tenant: &TenantId) -> Result<Arc<Table>> {
         let open = async {
-            let log = Log::new(self.store.clone(), self.keys.table(tenant));
-            Table::open(log, self.checkpoint_commits).await.map(Arc::new)
+            Table::open(self.log_of(tenant), &self.table_config).await.map(Arc::new)
         };
         self.tables.try_get_with_by_ref(tenant, open).await.map_err(|e| StorageError::clone(&e))
     }
 
     /// Stores a block's two files. Nobody sees it until a commit adds the returned entry to the table;
-    /// the same block can be stored again.
+    /// the same block can be stored again. It is then open, and its rows are in the cache: what is new is asked for most,
+    /// and can be read while the store is away.
     pub fn put_block<'a>(&'a self, tenant: &'a TenantId, block: &'a EncodedBlock) -> BoxFuture<'a, Result<BlockEntry>> {
-        Box::pin(self.upload(tenant, block))
+        Box::pin(async {
+            let open = self.upload(tenant, block).await?;
+            open.keep(&block.data);
+            Ok(BlockEntry::clone(open.entry()))
+        })
     }
 
-    async fn upload(&self, tenant: &TenantId, block: &EncodedBlock) -> Result<BlockEntry> {
-        let entry = upload::put_block(&self.store, &self.keys.table(tenant), block).await?;
+    /// As [`Self::put_block`], for blocks made of others: its rows do not push what is asked for out of the cache.
+    pub fn put_merged_block<'a>(&'a self, tenant: &'a TenantId, block: &'a EncodedBlock) -> BoxFuture<'a, Result<BlockEntry>> {
+        Box::pin(async { Ok(BlockEntry::clone(self.upload(tenant, block).await?.entry())) })
+    }
+
+    async fn upload(&self, tenant: &TenantId, block: &EncodedBlock) -> Result<Arc<OpenBlock>> {
+        let (entry, sidecar) = upload::put_block(&self.store, &self.keys.table(tenant), block).await?;
         self.metrics.blocks_written.add(1);
         self.metrics.blocks_written_bytes.add(entry.size_bytes + entry.sidecar_bytes);
-        Ok(entry)
+        let open = self.opened(tenant, &Arc::new(entry), sidecar);
+        self.open_blocks.insert(open.entry().id, open.clone()).await;
+        Ok(open)
+    }
+
+    fn opened(&self, tenant: &TenantId, entry: &Arc<BlockEntry>, sidecar: Sidecar) -> Arc<OpenBlock> {
+        let file = DataFile {
+            block: entry.id,
+            key: self.keys.table(tenant).data(&entry.path),
+            size_bytes: entry.size_bytes,
+            crcs: sidecar.chunk_crcs.clone(),
+        };
+        Arc::new(OpenBlock::new(entry.clone(), sidecar, Arc::new(file), self.chunks.clone()))
     }
 
     /// Opens a block: one GET for its sidecar, none if it was open lately. Callers that meet share one.
@@ -167,31 +211,43 @@ impl Storage {
         let open = async {
             let keys = self.keys.table(tenant);
             let sidecar = OpenBlock::load_sidecar(&*self.store, &keys, entry, &self.metrics).await?;
-            let file = DataFile {
-                block: entry.id,
-                key: keys.data(&entry.path),
-                size_bytes: entry.size_bytes,
-                crcs: sidecar.chunk_crcs.clone(),
-            };
-            Ok(Arc::new(OpenBlock::new(entry.clone(), sidecar, Arc::new(file), self.chunks.clone())))
+            Ok(self.opened(tenant, entry, sidecar))
         };
         self.open_blocks.try_get_with(entry.id, open).await.map_err(|e: Arc<StorageError>| StorageError::clone(&e))
     }
 
-    /// Claims a window of a tenant for `work` until `expires_unix_ms`: see [`crate::Claim`].
+    /// Claims a window of a tenant until `expires_unix_ms` for the work that `choose` names, given what the claims were
+    /// for that ended without release, newest first; for none if it names none: see [`crate::Claim`].
     pub async fn claim(
         &self,
         tenant: &TenantId,
         window: &str,
-        work: &str,
+        choose: impl FnOnce(&[String]) -> Option<String> + Send,
         now_unix_ms: u64,
         expires_unix_ms: u64,
     ) -> Result<ClaimOutcome> {
-        claim::claim(&self.store, &self.keys, tenant, window, work, now_unix_ms, expires_unix_ms).await
+        claim::claim(&self.store, &self.keys.table(tenant), window, choose, now_unix_ms, expires_unix_ms).await
+    }
+
+    pub(crate) fn log_of(&self, tenant: &TenantId) -> Log {
+        Log::new(self.store.clone(), self.keys.table(tenant))
+    }
+
+    /// For how long files of a log are kept; `None`: for ever.
+    pub(crate) fn log_kept_ms(&self) -> Option<u64> {
+        Some(self.table_config.log_kept_ms).filter(|kept| *kept > 0)
     }
 
     pub(crate) fn table_keys(&self, tenant: &TenantId) -> TableKeys {
         self.keys.table(tenant)
+    }
+
+    /// What the caches hold at this moment.
+    pub fn cached(&self) -> Cached {
+        let (memory_bytes, memory_bytes_max) = self.chunks.memory_bytes();
+        let (disk_written_bytes, disk_read_bytes) = self.chunks.disk_bytes();
+        let sidecars_bytes = self.open_blocks.weighted_size();
+        Cached { memory_bytes, memory_bytes_max, disk_written_bytes, disk_read_bytes, sidecars_bytes }
     }
 
     /// Lets the disk cache finish. Nothing durable depends on it.

@@ -180,7 +180,8 @@ fn unbuildable(error: Error) -> StorageError {
     StorageError::Config(error.to_string())
 }
 
-/// Proves that the store lets exactly one of two creates win, reads ranges and lists what was written.
+/// Proves that the store lets exactly one of two creates win, reads ranges, lists what was written, and knows at once that
+/// something was deleted.
 /// Everything that commits stands on the first of these; some servers accept both creates.
 ///
 /// # Errors
@@ -230,9 +231,19 @@ pub(crate) async fn probe(store: &dyn ObjectStore, keys: &Keys) -> Result<()> {
     if !listed {
         return Err(StorageError::Unfit(format!("{key} was written and read, but a listing does not show it")));
     }
-    if let Err(e) = store.delete(&key).await {
+    match store.delete(&key).await {
         // A writer without the right to delete is a legitimate set-up.
-        tracing::warn!(%key, error = %chain(&e), "the start-up probe object could not be deleted");
+        Err(e) => tracing::warn!(%key, error = %chain(&e), "the start-up probe object could not be deleted"),
+        Ok(()) => match store.get(&key).await {
+            Err(Error::NotFound { .. }) => {}
+            Err(e) => return Err(refused("reading the deleted", e)),
+            Ok(_) => {
+                return Err(StorageError::Unfit(format!(
+                    "{key} was deleted and can still be read: a cache in front of the store, or one that answers from an \
+                     old copy, would hide commits; take it out of the way"
+                )));
+            }
+        },
     }
     Ok(())
 }

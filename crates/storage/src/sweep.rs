@@ -1,13 +1,16 @@
-//! Deleting the files of blocks that no table has.
+//! Deleting what no table needs: files of blocks that it does not have, old files of its log, forgotten claims.
 //!
 //! A file goes if its block is not in the table's newest snapshot and either was removed from it long enough ago
 //! that no reader works on an older snapshot, or never was in it and is so old that nobody is still about to commit
 //! it. Only names that we give are looked at. The listing is made first and the snapshot is read after it: what a
 //! commit in between adds is seen.
+//!
+//! Which files of the log go, [`crate::delta::clean`] says. A claim goes a day after it was made: it has expired, and
+//! nobody will take it over any more.
 
 use std::collections::HashSet;
 
-use futures::{StreamExt, TryStreamExt};
+use futures::{StreamExt, TryStreamExt, future::BoxFuture};
 use model::TenantId;
 use object_store::{Error, ObjectStore, path::Path};
 use ulid::Ulid;
@@ -35,12 +38,19 @@ pub struct SweepAges {
 pub struct Swept {
     pub files: u64,
     pub bytes: u64,
+    /// Files of the log.
+    pub log_files: u64,
+    pub claims: u64,
 }
 
 impl Storage {
     /// Deletes the files of a tenant that no reader can need at `now_unix_ms`. LISTs the whole table: one request per
     /// 1,000 files.
-    pub async fn sweep(&self, tenant: &TenantId, ages: SweepAges, now_unix_ms: u64) -> Result<Swept> {
+    pub fn sweep<'a>(&'a self, tenant: &'a TenantId, ages: SweepAges, now_unix_ms: u64) -> BoxFuture<'a, Result<Swept>> {
+        Box::pin(self.sweep_table(tenant, ages, now_unix_ms))
+    }
+
+    async fn sweep_table(&self, tenant: &TenantId, ages: SweepAges, now_unix_ms: u64) -> Result<Swept> {
         let keys = self.table_keys(tenant);
         let root = keys.root().clone();
         let before = |age_ms: u64| i64::try_from(now_unix_ms.saturating_sub(age_ms)).unwrap_or(i64::MAX);
@@ -48,8 +58,17 @@ impl Storage {
 
         let store = self.object_store();
         let mut files: Vec<(Ulid, Path, u64, i64)> = Vec::new();
+        let (mut log, mut claims) = (Vec::new(), Vec::new());
         let mut listing = store.list(Some(&root));
         while let Some(file) = listing.try_next().await.map_err(|e| StorageError::store("list", &root, e))? {
+            if keys.is_log_file(&file.location) {
+                log.push(file);
+                continue;
+            }
+            if keys.is_claim(&file.location) {
+                claims.push(file);
+                continue;
+            }
             let Some(block) = keys.block_of(&file.location) else { continue };
             files.push((block, file.location, file.size, file.last_modified.timestamp_millis()));
         }
@@ -67,6 +86,18 @@ impl Storage {
         files.truncate(FILES_MAX);
 
         let mut swept = Swept::default();
+        claims.retain(|claim| claim.last_modified.timestamp_millis() < orphan_before);
+        swept.claims = self.delete(&root, claims.into_iter().map(|claim| claim.location).collect()).await?;
+        self.metrics().claims_cleaned.add(swept.claims);
+        if let Some(kept_ms) = self.log_kept_ms() {
+            let mut expendable = self.log_of(tenant).expendable(&log, kept_ms).await?;
+            expendable.truncate(FILES_MAX);
+            // One after the other: what is left must have no gap.
+            for location in expendable {
+                swept.log_files += self.delete(&root, vec![location]).await?;
+            }
+            self.metrics().log_files_cleaned.add(swept.log_files);
+        }
         let sizes: std::collections::HashMap<Path, u64> = files.iter().map(|file| (file.1.clone(), file.2)).collect();
         let locations = futures::stream::iter(files.into_iter().map(|file| Ok(file.1))).boxed();
         let mut deleted = store.delete_stream(locations);
@@ -88,5 +119,20 @@ impl Storage {
             Some(e) => Err(StorageError::store("delete files of", &root, e)),
             None => Ok(swept),
         }
+    }
+
+    /// How many there were. What is not there any more is as good as deleted.
+    async fn delete(&self, table: &Path, locations: Vec<Path>) -> Result<u64> {
+        let locations = futures::stream::iter(locations.into_iter().map(Ok)).boxed();
+        let mut results = self.object_store().delete_stream(locations);
+        let mut deleted = 0;
+        while let Some(result) = results.next().await {
+            match result {
+                Ok(_) => deleted += 1,
+                Err(Error::NotFound { .. }) => {}
+                Err(e) => return Err(StorageError::store("delete files of", table, e)),
+            }
+        }
+        Ok(deleted)
     }
 }

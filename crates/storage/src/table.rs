@@ -9,7 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use arc_swap::ArcSwap;
@@ -18,10 +18,12 @@ use futures::future::BoxFuture;
 use ulid::Ulid;
 
 use crate::{
+    config::TableConfig,
     delta::{
         READER_VERSION, WRITER_VERSION,
         action::{self, Action, CommitInfo, Format, Metadata, Protocol, Transaction},
         log::{Attempt, Log},
+        seal,
         state::State,
     },
     entry::BlockEntry,
@@ -47,7 +49,28 @@ pub struct Table {
     refreshes_done: AtomicU64,
     /// When the log was last read, or was to be, for a snapshot of bounded age.
     refresh_tried: parking_lot::Mutex<Instant>,
+    /// When `current` was last known to be the newest version.
+    confirmed: parking_lot::Mutex<Moment>,
     checkpoint_commits: i64,
+    /// For how long after that the next commit is looked for by its number; later, the log is listed. Far less than
+    /// files of the log are kept: who looked long ago would not find the next one and take an old version for the
+    /// newest. `None`: they are kept for ever.
+    follow_for: Option<Duration>,
+}
+
+/// A moment by two clocks: one stands still while the machine sleeps, and the other can be set.
+#[derive(Clone, Copy)]
+struct Moment(Instant, SystemTime);
+
+impl Moment {
+    fn now() -> Self {
+        Self(Instant::now(), SystemTime::now())
+    }
+
+    /// The longer of what the two clocks say.
+    fn elapsed(&self) -> Duration {
+        self.0.elapsed().max(self.1.elapsed().unwrap_or_default())
+    }
 }
 
 /// A table at one version.
@@ -73,6 +96,8 @@ pub struct Commit {
     pub removes: Vec<Arc<BlockEntry>>,
     /// `(application, version)`: the commit happens once per version, and not after a higher one.
     pub transaction: Option<(String, i64)>,
+    /// The rows of `adds` are those of `removes`, only stored otherwise: who follows the table's changes passes over it.
+    pub same_rows: bool,
     /// For people who read the table's history: `flush`, `compact`, `retain`.
     pub operation: &'static str,
 }
@@ -121,8 +146,8 @@ impl Snapshot {
 }
 
 impl Table {
-    pub(crate) async fn open(log: Log, checkpoint_commits: u32) -> Result<Self> {
-        let opened = Instant::now();
+    pub(crate) async fn open(log: Log, config: &TableConfig) -> Result<Self> {
+        let opened = Moment::now();
         let state = log.load().await?;
         Ok(Self {
             log,
@@ -131,8 +156,10 @@ impl Table {
             refreshing: tokio::sync::Mutex::default(),
             refreshes_begun: AtomicU64::new(0),
             refreshes_done: AtomicU64::new(0),
-            refresh_tried: parking_lot::Mutex::new(opened),
-            checkpoint_commits: i64::from(checkpoint_commits.max(1)),
+            refresh_tried: parking_lot::Mutex::new(opened.0),
+            confirmed: parking_lot::Mutex::new(opened),
+            checkpoint_commits: i64::from(config.checkpoint_commits.max(1)),
+            follow_for: (config.log_kept_ms > 0).then(|| Duration::from_millis(config.log_kept_ms / 2)),
         })
     }
 
@@ -154,11 +181,26 @@ impl Table {
             return Ok(self.snapshot());
         }
         let number = self.refreshes_begun.fetch_add(1, Ordering::AcqRel) + 1;
-        if let Some(state) = self.log.tail(&self.snapshot().state).await? {
+        let asked = Moment::now();
+        let news = match self.can_follow(&self.confirmed()) {
+            true => self.log.tail(&self.snapshot().state).await?,
+            false => Some(self.log.load().await?),
+        };
+        if let Some(state) = news {
             self.publish(state);
         }
+        *self.confirmed.lock() = asked;
         self.refreshes_done.store(number, Ordering::Release);
         Ok(self.snapshot())
+    }
+
+    fn confirmed(&self) -> Moment {
+        *self.confirmed.lock()
+    }
+
+    /// Whether the files after a version that was the newest at this moment are all still there.
+    fn can_follow(&self, confirmed: &Moment) -> bool {
+        self.follow_for.is_none_or(|follow_for| confirmed.elapsed() < follow_for)
     }
 
     /// A snapshot that is at most `age_max` behind other writers, as long as the store answers: reads their commits
@@ -203,8 +245,11 @@ impl Table {
             if attempt > 0 {
                 pause(attempt).await;
             }
+            if attempt > 0 || !self.can_follow(&self.confirmed()) {
+                self.refresh().await?;
+            }
             // If the create succeeds, what we knew was the newest version: no need to ask before.
-            let snapshot = if attempt == 0 { self.snapshot() } else { self.refresh().await? };
+            let (confirmed, snapshot) = (self.confirmed(), self.snapshot());
             let state = &snapshot.state;
             if state.recent.contains(&id) {
                 return Ok(Committed { snapshot, outcome: Outcome::Applied });
@@ -219,7 +264,10 @@ impl Table {
                 actions => actions?,
             };
             let version = state.version + 1;
-            match self.log.create(version, action::encode(&actions).into()).await? {
+            match self.log.create(version, action::encode_commit(&actions).into()).await? {
+                // We were away for so long that the number may have been free because its file was cleaned away: then
+                // nobody will ever read ours. The log itself tells.
+                Attempt::Ours if !self.can_follow(&confirmed) => {}
                 Attempt::Ours => {
                     let mut state = State::clone(state);
                     state.apply(version, actions).map_err(|detail| self.unsupported(detail))?;
@@ -259,6 +307,7 @@ impl Table {
                 is_blind_append: commit.removes.is_empty(),
                 engine_info: concat!("sostenuto/", env!("CARGO_PKG_VERSION")).to_owned(),
                 txn_id: id.to_owned(),
+                seal: seal::BLANK.to_owned(),
             }
             .into(),
         ];
@@ -281,8 +330,9 @@ impl Table {
         if let Some((app, version)) = &commit.transaction {
             actions.push(Transaction { app_id: app.clone(), version: *version, last_updated: Some(now) }.into());
         }
-        actions.extend(commit.removes.iter().map(|block| block.to_remove(now).into()));
-        actions.extend(commit.adds.iter().map(|block| block.to_add().into()));
+        let change = !commit.same_rows;
+        actions.extend(commit.removes.iter().map(|block| block.to_remove(now, change).into()));
+        actions.extend(commit.adds.iter().map(|block| block.to_add(change).into()));
         Ok(actions)
     }
 
@@ -317,7 +367,7 @@ fn new_metadata(schema_string: String, now_unix_ms: i64) -> Metadata {
         format: Format { provider: "parquet".into(), options: Default::default() },
         schema_string,
         partition_columns: Vec::new(),
-        // A log whose beginning is gone cannot be told from one that has not begun.
+        // Other programs' rules for that are not ours: see `delta::clean`.
         configuration: [("delta.enableExpiredLogCleanup".to_owned(), "false".to_owned())].into(),
         created_time: Some(now_unix_ms),
     }

@@ -23,7 +23,7 @@ const PART_BYTES: usize = 8 << 20;
 /// Parts under way at once for one block.
 const PARALLEL_PARTS: usize = 4;
 
-pub(crate) async fn put_block(store: &Arc<dyn ObjectStore>, keys: &TableKeys, block: &EncodedBlock) -> Result<BlockEntry> {
+pub(crate) async fn put_block(store: &Arc<dyn ObjectStore>, keys: &TableKeys, block: &EncodedBlock) -> Result<(BlockEntry, Sidecar)> {
     let path = keys::data_path(block.stats.window_start_unix_nano, block.id);
     let data_key = keys.data(&path);
     let sidecar_key = keys.sidecar(block.id);
@@ -44,7 +44,7 @@ pub(crate) async fn put_block(store: &Arc<dyn ObjectStore>, keys: &TableKeys, bl
     }
 
     let stats = &block.stats;
-    Ok(BlockEntry {
+    let entry = BlockEntry {
         id: block.id,
         path,
         size_bytes: block.data.len() as u64,
@@ -57,7 +57,8 @@ pub(crate) async fn put_block(store: &Arc<dyn ObjectStore>, keys: &TableKeys, bl
         modified_unix_ms: Utc::now().timestamp_millis(),
         columns: stats.columns.iter().map(ColumnRange::from).collect(),
         schema: Some(Arc::new(schema)),
-    })
+    };
+    Ok((entry, sidecar))
 }
 
 async fn put(store: &Arc<dyn ObjectStore>, key: &Path, bytes: &Bytes) -> Result<()> {

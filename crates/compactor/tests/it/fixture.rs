@@ -82,7 +82,7 @@ pub async fn flush(storage: &Storage, blocks: &[EncodedBlock], segment: i64) {
     }
     let transaction = Some(("ingester-1".to_owned(), segment));
     let table = storage.table(&tenant()).await.expect("a table");
-    table.commit(Commit { adds, removes: vec![], transaction, operation: "flush" }).await.expect("the commit succeeds");
+    table.commit(Commit { adds, transaction, operation: "flush", ..Commit::default() }).await.expect("the commit succeeds");
 }
 
 /// Rounds until nothing is left to do.
@@ -102,7 +102,7 @@ pub async fn settle(compactor: &Compactor) {
 pub async fn ledger(store: &impl ObjectStore, snapshot: &Snapshot) -> BTreeMap<(Vec<u8>, Vec<u8>, i32, i64), usize> {
     let mut found = BTreeMap::new();
     for block in &snapshot.blocks {
-        for records in rows_of(store, &block.path).await {
+        for records in rows_of(store, tenant().as_str(), &block.path).await {
             let bytes = |name: &str| records.column_by_name(name).expect(name).as_fixed_size_binary().clone();
             let (traces, spans) = (bytes(schema::TRACE_ID), bytes(schema::SPAN_ID));
             let kinds = records.column_by_name(schema::KIND).expect("kinds").as_primitive::<Int32Type>();
@@ -116,8 +116,8 @@ pub async fn ledger(store: &impl ObjectStore, snapshot: &Snapshot) -> BTreeMap<(
     found
 }
 
-async fn rows_of(store: &impl ObjectStore, path: &str) -> Vec<RecordBatch> {
-    let key = format!("{}/traces/{path}", tenant());
+pub async fn rows_of(store: &impl ObjectStore, tenant: &str, path: &str) -> Vec<RecordBatch> {
+    let key = format!("{tenant}/traces/{path}");
     let data = store.get(&key.as_str().into()).await.expect("the file is there").bytes().await.expect("its bytes");
     let reader = ParquetRecordBatchReaderBuilder::try_new(data).expect("Parquet").build().expect("a reader");
     reader.map(|batch| batch.expect("rows")).collect()

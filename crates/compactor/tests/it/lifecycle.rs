@@ -9,12 +9,12 @@ use object_store::ObjectStoreExt;
 use proto::otlp::trace::v1::Span;
 use query::{Engine, MetricsRequest, SearchFilter, SearchRequest, TraceRequest};
 use storage::Storage;
+use test_stores::TestStore;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     fixture::{HOUR, LATER_UNIX_MS, blocks, eager, engine, flush, ledger, open, settle, snapshot, tenant},
     spans::{BASE, Row, SECOND, rows},
-    store::CountingStore,
 };
 
 const QUERIES: [&str; 9] = [
@@ -87,7 +87,7 @@ async fn flushed(storage: &Storage, rows: &[Row], parts: usize) {
 async fn no_answer_changes() {
     for seed in 20..28 {
         let rows = rows(seed);
-        let store = CountingStore::new();
+        let store = TestStore::new();
         let storage = open(&store).await;
         flushed(&storage, &rows, 7).await;
         let here = engine(&storage);
@@ -115,7 +115,7 @@ async fn no_answer_changes() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_in_another_process_learns_of_a_compaction() {
     let rows = rows(3);
-    let store = CountingStore::new();
+    let store = TestStore::new();
     let storage = open(&store).await;
     flushed(&storage, &rows, 4).await;
     let elsewhere = engine(&open(&store).await);
@@ -131,7 +131,7 @@ async fn a_reader_in_another_process_learns_of_a_compaction() {
 async fn compactors_and_flushes_at_the_same_time_neither_lose_nor_double() {
     let all = rows(40);
     let (first, later) = all.split_at(all.len() / 2);
-    let store = CountingStore::new();
+    let store = TestStore::new();
     let storage = open(&store).await;
     flushed(&storage, first, 8).await;
     let mut working = tokio::task::JoinSet::new();
@@ -177,7 +177,7 @@ fn key(row: &Row) -> (Vec<u8>, Vec<u8>, i32, i64) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_poison_block_is_set_aside_and_the_others_are_merged() {
     let rows = rows(60);
-    let store = CountingStore::new();
+    let store = TestStore::new();
     let storage = open(&store).await;
     let in_one_window: Vec<Row> = rows
         .into_iter()
@@ -205,6 +205,53 @@ async fn a_poison_block_is_set_aside_and_the_others_are_merged() {
     assert_eq!((compactor.stats().aside, compactor.stats().failures), (1, 2));
 }
 
+/// A table of six blocks in one hour, and the claims of processes that ended while they merged the first `merging` of them.
+async fn cut_off(merging: &[usize]) -> (Arc<TestStore>, Storage) {
+    let store = TestStore::new();
+    let storage = open(&store).await;
+    let in_one_window: Vec<Row> =
+        rows(61).into_iter().filter(|row| (BASE..BASE + 600 * SECOND).contains(&row.span.start_time_unix_nano)).collect();
+    flushed(&storage, &in_one_window, 6).await;
+    let mut ids: Vec<_> = snapshot(&storage).await.blocks.iter().map(|block| (block.id, block.window().to_owned())).collect();
+    ids.sort();
+    assert_eq!(ids.len(), 6);
+    for (number, merging) in merging.iter().enumerate() {
+        let work: Vec<String> = ids[..*merging].iter().map(|(id, _)| id.to_string()).collect();
+        let now = 1_000 * number as u64;
+        let claimed = storage.claim(&tenant(), &ids[0].1, |_| Some(work.join(" ")), now, now + 1).await.unwrap();
+        assert!(matches!(claimed, storage::ClaimOutcome::Ours(_)));
+    }
+    (store, storage)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn processes_killed_while_they_merged_condemn_no_block() {
+    for killed in [vec![6, 6], vec![6, 6, 6, 6], vec![6, 6, 2]] {
+        let (store, storage) = cut_off(&killed).await;
+        let compactor = Compactor::new(eager(), storage.clone());
+        settle(&compactor).await;
+        let left = snapshot(&storage).await;
+        assert_eq!((left.blocks.len(), compactor.stats().aside), (1, 0), "{killed:?}");
+        assert!(ledger(&store.inner, &left).await.values().all(|count| *count == 1));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pair_whose_own_merge_was_cut_off_twice_is_set_aside() {
+    let (store, storage) = cut_off(&[6, 6, 2, 2]).await;
+    // So it is for the next process, too.
+    for _ in 0..2 {
+        let compactor = Compactor::new(eager(), open(&store).await);
+        settle(&compactor).await;
+        assert_eq!((snapshot(&storage).await.blocks.len(), compactor.stats().aside), (3, 2));
+    }
+    // A day later the claims are swept, and it is tried once more.
+    let compactor = Compactor::new(eager(), open(&store).await);
+    compactor.sweep(LATER_UNIX_MS, &CancellationToken::new()).await;
+    settle(&compactor).await;
+    assert_eq!((snapshot(&storage).await.blocks.len(), compactor.stats().aside), (1, 0));
+}
+
 /// A trace whose spans came in three flushes: into one window, the next, and the first again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_trace_across_the_hour_keeps_its_order() {
@@ -229,7 +276,7 @@ async fn a_trace_across_the_hour_keeps_its_order() {
         span(3, hour - 2 * SECOND, "third"),
         span(4, hour + 2 * SECOND, "fourth"),
     ];
-    let store = CountingStore::new();
+    let store = TestStore::new();
     let storage = open(&store).await;
     flushed(&storage, &received, 4).await;
     let engine = engine(&storage);

@@ -5,7 +5,7 @@ mod fixture;
 mod lifecycle;
 mod merging;
 mod retaining;
-mod store;
+mod story;
 mod sweeping;
 /// The spans that the engine is judged with: everything that senders do right and wrong.
 #[path = "../../../query/tests/it/data.rs"]

@@ -8,12 +8,12 @@ use futures::TryStreamExt;
 use model::TenantId;
 use object_store::{ObjectStore, ObjectStoreExt};
 use storage::Storage;
+use test_stores::TestStore;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     fixture::{blocks, eager, flush, ledger, open, settle, snapshot, tenant},
     spans::rows,
-    store::CountingStore,
 };
 
 const MINUTE_MS: u64 = 60_000;
@@ -22,12 +22,12 @@ fn now_unix_ms() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as u64
 }
 
-async fn objects(store: &CountingStore) -> Vec<String> {
+async fn objects(store: &TestStore) -> Vec<String> {
     let objects: Vec<_> = store.inner.list(None).try_collect().await.unwrap();
     objects.into_iter().map(|object| object.location.to_string()).collect()
 }
 
-async fn compacted(store: &Arc<CountingStore>) -> (Storage, Compactor) {
+async fn compacted(store: &Arc<TestStore>) -> (Storage, Compactor) {
     let storage = open(store).await;
     let all = rows(9);
     for (number, part) in all.chunks(all.len().div_ceil(3)).enumerate() {
@@ -41,7 +41,7 @@ async fn compacted(store: &Arc<CountingStore>) -> (Storage, Compactor) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn removed_blocks_keep_their_files_for_the_readers_of_older_snapshots() {
-    let store = CountingStore::new();
+    let store = TestStore::new();
     let (storage, compactor) = compacted(&store).await;
     let before = objects(&store).await;
     let stop = CancellationToken::new();
@@ -59,7 +59,7 @@ async fn removed_blocks_keep_their_files_for_the_readers_of_older_snapshots() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn files_without_a_commit_are_left_to_their_writer_for_a_day() {
-    let store = CountingStore::new();
+    let store = TestStore::new();
     let (storage, compactor) = compacted(&store).await;
     let stop = CancellationToken::new();
     compactor.sweep(now_unix_ms() + 20 * MINUTE_MS, &stop).await;
@@ -74,7 +74,7 @@ async fn files_without_a_commit_are_left_to_their_writer_for_a_day() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_but_blocks_is_ever_deleted() {
-    let store = CountingStore::new();
+    let store = TestStore::new();
     let (_storage, compactor) = compacted(&store).await;
     let foreign = [
         format!("{}/traces/part-00000.snappy.parquet", tenant()),
@@ -96,41 +96,52 @@ async fn nothing_but_blocks_is_ever_deleted() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_claim_is_one_processs_until_it_expires() {
-    let store = CountingStore::new();
+    let store = TestStore::new();
     let (one, other) = (open(&store).await, open(&store).await);
     let (tenant, window): (TenantId, _) = (tenant(), "2026-11-21T07");
     let ours = |outcome| match outcome {
         storage::ClaimOutcome::Ours(claim) => Some(claim),
-        storage::ClaimOutcome::Taken { .. } => None,
+        storage::ClaimOutcome::Taken { .. } | storage::ClaimOutcome::Declined => None,
     };
+    let works = |work: &'static str| move |_: &[String]| Some(work.to_owned());
     let lasts = Duration::from_secs(60).as_millis() as u64;
-    let first = ours(one.claim(&tenant, window, "a b", 1_000, 1_000 + lasts).await.unwrap()).expect("nobody else");
-    assert!(ours(other.claim(&tenant, window, "a b", 2_000, 2_000 + lasts).await.unwrap()).is_none());
-    assert!(ours(other.claim(&tenant, "2026-11-21T08", "c", 2_000, 2_000 + lasts).await.unwrap()).is_some());
+    let first = ours(one.claim(&tenant, window, works("a b"), 1_000, 1_000 + lasts).await.unwrap()).expect("nobody else");
+    assert!(ours(other.claim(&tenant, window, works("a b"), 2_000, 2_000 + lasts).await.unwrap()).is_none());
+    assert!(ours(other.claim(&tenant, "2026-11-21T08", works("c"), 2_000, 2_000 + lasts).await.unwrap()).is_some());
     assert!(first.is_still_ours().await.unwrap());
     // Too slow: another takes over, and the first learns of it.
     let later = 1_000 + lasts + 1;
-    let second = ours(other.claim(&tenant, window, "a b", later, later + lasts).await.unwrap()).expect("it expired");
-    assert_eq!((first.abandoned, second.abandoned), (0, 1));
+    let mut cut_off = vec![];
+    let choose = |works: &[String]| {
+        cut_off = works.to_vec();
+        Some("a b".to_owned())
+    };
+    let second = ours(other.claim(&tenant, window, choose, later, later + lasts).await.unwrap()).expect("it expired");
+    assert_eq!(cut_off, ["a b"]);
     assert!(!first.is_still_ours().await.unwrap());
     assert!(second.is_still_ours().await.unwrap());
     // Released together with what it took over.
     second.release().await;
-    let third = ours(one.claim(&tenant, window, "a b", later, later + lasts).await.unwrap()).expect("it is free");
-    assert_eq!(third.abandoned, 0);
+    let nothing = |works: &[String]| {
+        assert!(works.is_empty());
+        None
+    };
+    let declined = one.claim(&tenant, window, nothing, later, later + lasts).await.unwrap();
+    assert!(matches!(declined, storage::ClaimOutcome::Declined));
+    assert!(ours(one.claim(&tenant, window, works("a b"), later, later + lasts).await.unwrap()).is_some(), "it is free");
     first.release().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn of_many_who_claim_at_once_one_gets_it() {
-    let store = CountingStore::new();
+    let store = TestStore::new();
     for round in 0..20u64 {
         let mut tries = tokio::task::JoinSet::new();
         for _ in 0..8 {
             let storage = open(&store).await;
             tries.spawn(async move {
                 let now = round * 100;
-                matches!(storage.claim(&tenant(), "w", "a", now, now + 50).await.unwrap(), storage::ClaimOutcome::Ours(_))
+                matches!(storage.claim(&tenant(), "w", |_| Some("a".to_owned()), now, now + 50).await.unwrap(), storage::ClaimOutcome::Ours(_))
             });
         }
         let won = tries.join_all().await.into_iter().filter(|won| *won).count();

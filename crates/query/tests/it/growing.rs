@@ -134,6 +134,6 @@ impl Growing {
         let blocks = table.snapshot().blocks.clone();
         let removes = blocks.iter().filter(|entry| removed.contains(&entry.id)).cloned().collect();
         let operation = if removed.is_empty() { "flush" } else { "compact" };
-        table.commit(Commit { adds, removes, transaction, operation }).await.expect("the commit succeeds");
+        table.commit(Commit { adds, removes, transaction, operation, ..Commit::default() }).await.expect("the commit succeeds");
     }
 }

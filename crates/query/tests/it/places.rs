@@ -92,7 +92,7 @@ impl Stored {
         let table = storage.table(&tenant()).await.expect("a table");
         if !adds.is_empty() {
             let transaction = Some((INGESTER.to_owned(), 3));
-            let commit = Commit { adds, removes: vec![], transaction, operation: "flush" };
+            let commit = Commit { adds, transaction, operation: "flush", ..Commit::default() };
             table.commit(commit).await.expect("the commit succeeds");
         }
         Self { store, storage, live: Arc::new(Live(Mutex::new(live))) }

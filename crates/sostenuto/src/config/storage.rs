@@ -23,13 +23,14 @@ pub struct Storage {
     pub client: ClientConfig,
     pub cache: CacheConfig,
     pub table: TableConfig,
+    pub skip_probe: bool,
 }
 
 impl Default for Storage {
     fn default() -> Self {
-        let StorageConfig { backend, local: _, s3, gcs, azure, client, cache, table } = StorageConfig::default();
+        let StorageConfig { backend, local: _, s3, gcs, azure, client, cache, table, skip_probe } = StorageConfig::default();
         let (path, wal, local) = (PathBuf::from("./sostenuto-data"), Wal::default(), Local::default());
-        Self { path, backend, wal, local, s3, gcs, azure, client, cache, table }
+        Self { path, backend, wal, local, s3, gcs, azure, client, cache, table, skip_probe }
     }
 }
 
@@ -45,6 +46,7 @@ impl Storage {
             client: self.client.clone(),
             cache: self.cache.clone(),
             table: self.table.clone(),
+            skip_probe: self.skip_probe,
         }
     }
 

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::seal;
+
 /// One line: exactly one of the fields is set in a file of ours.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -35,6 +37,9 @@ pub(crate) struct CommitInfo {
     pub is_blind_append: bool,
     pub engine_info: String,
     pub txn_id: String,
+    /// The checksum of the file: see [`super::seal`]. Empty in files of other programs.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub seal: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -144,8 +149,22 @@ impl From<Add> for Action {
     }
 }
 
-/// The file of a commit.
-pub(crate) fn encode(actions: &[Action]) -> Vec<u8> {
+/// The file of a commit. Its first action is a `commitInfo` that has room for the checksum.
+pub(crate) fn encode_commit(actions: &[Action]) -> Vec<u8> {
+    let mut file = encode(actions);
+    seal::seal(&mut file, seal::Place::First);
+    file
+}
+
+/// # Errors
+/// The checksum that is wrong, or the line that is not an action.
+pub(crate) fn decode_commit(file: &[u8]) -> Result<Vec<Action>, String> {
+    seal::check(file, seal::Place::First)?;
+    decode(file)
+}
+
+/// One line for each action.
+fn encode(actions: &[Action]) -> Vec<u8> {
     let mut file = Vec::with_capacity(actions.len() * 1024);
     for action in actions {
         serde_json::to_writer(&mut file, action).expect("an action has string keys only, and a Vec takes any byte");

@@ -11,11 +11,17 @@ use bytes::Bytes;
 use parquet::{
     arrow::{ArrowWriter, arrow_reader::ParquetRecordBatchReaderBuilder},
     basic::{Compression, ZstdLevel},
-    file::properties::WriterProperties,
+    file::{
+        metadata::KeyValue,
+        properties::{EnabledStatistics, WriterProperties},
+    },
 };
 use serde::{Deserialize, Serialize};
 
-use super::action::{Action, decode};
+use super::{
+    action::{Action, decode},
+    seal,
+};
 
 /// Actions encoded at a time: bounds the memory between JSON and Parquet.
 const BATCH_ROWS: usize = 4_096;
@@ -34,7 +40,12 @@ pub(crate) struct LastCheckpoint {
 /// # Errors
 /// Says why Arrow or Parquet refused; a bug of ours, but the commit before it stands.
 pub(crate) fn encode(actions: &[Action]) -> Result<Bytes, String> {
-    let properties = WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default())).build();
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::default()))
+        // Nobody prunes in it, and what senders wrote must not stand in the footer, where the checksum is looked for.
+        .set_statistics_enabled(EnabledStatistics::None)
+        .set_key_value_metadata(Some(vec![KeyValue::new("seal".to_owned(), seal::BLANK.to_owned())]))
+        .build();
     let mut file = Vec::new();
     let mut writer =
         ArrowWriter::try_new(&mut file, schema(), Some(properties)).map_err(|e| format!("the file cannot be begun: {e}"))?;
@@ -42,6 +53,7 @@ pub(crate) fn encode(actions: &[Action]) -> Result<Bytes, String> {
         writer.write(&batch(actions)?).map_err(|e| format!("the file cannot be written: {e}"))?;
     }
     writer.close().map_err(|e| format!("the file cannot be closed: {e}"))?;
+    seal::seal(&mut file, seal::Place::Last);
     Ok(file.into())
 }
 
@@ -58,6 +70,7 @@ fn batch(actions: &[Action]) -> Result<RecordBatch, String> {
 /// # Errors
 /// Says why the file is not a checkpoint.
 pub(crate) fn parse(file: Bytes) -> Result<Vec<Action>, String> {
+    seal::check(&file, seal::Place::Last)?;
     let read = || -> Result<Vec<u8>, Box<dyn std::error::Error>> {
         let reader = ParquetRecordBatchReaderBuilder::try_new(file)?.with_batch_size(BATCH_ROWS).build()?;
         let mut lines = Cursor::new(Vec::new());

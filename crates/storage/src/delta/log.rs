@@ -7,7 +7,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode};
 
 use super::{
-    action,
+    action::{self, Action},
     checkpoint::{self, LastCheckpoint},
     state::State,
 };
@@ -115,6 +115,11 @@ impl Log {
         Ok(state)
     }
 
+    /// Whether the checkpoint can stand for the log before it.
+    pub async fn check_checkpoint(&self, version: i64) -> Result<()> {
+        self.read_checkpoint(version).await.map(drop)
+    }
+
     async fn read_checkpoint(&self, version: i64) -> Result<State> {
         let key = self.keys.checkpoint(version);
         let file = self.get(&key).await?.ok_or_else(|| StorageError::corrupt(&key, "it was listed and is gone"))?;
@@ -129,42 +134,41 @@ impl Log {
 
     /// Applies the commits after `state` up to `last`, all of which exist.
     async fn apply_commits(&self, state: &mut State, last: i64) -> Result<()> {
-        let mut files = stream::iter(state.version + 1..=last)
-            .map(|version| async move { Ok::<_, StorageError>((version, self.commit_file(version).await?)) })
+        let mut commits = stream::iter(state.version + 1..=last)
+            .map(|version| async move { Ok::<_, StorageError>((version, self.actions(version).await?)) })
             .buffered(PARALLEL_GETS);
-        while let Some((version, file)) = files.try_next().await? {
-            let Some(file) = file else {
+        while let Some((version, actions)) = commits.try_next().await? {
+            let Some(actions) = actions else {
                 return Err(StorageError::corrupt(&self.keys.commit(version), "it was listed and is gone"));
             };
-            self.apply(state, version, &file)?;
+            self.apply(state, version, actions)?;
         }
         Ok(())
     }
 
-    fn apply(&self, state: &mut State, version: i64, file: &[u8]) -> Result<()> {
+    fn apply(&self, state: &mut State, version: i64, actions: Vec<Action>) -> Result<()> {
         debug_assert_eq!(version, state.version + 1, "commits are applied in order");
-        let actions = action::decode(file).map_err(|detail| StorageError::corrupt(&self.keys.commit(version), detail))?;
         state.apply(version, actions).map_err(|detail| self.unsupported(detail))
     }
 
     /// The state after the commits that follow `state`; `None` if there is none. Costs one GET when nothing
     /// is new.
     pub async fn tail(&self, state: &State) -> Result<Option<State>> {
-        let Some(file) = self.commit_file(state.version + 1).await? else { return Ok(None) };
+        let Some(actions) = self.actions(state.version + 1).await? else { return Ok(None) };
         let mut new = state.clone();
-        self.apply(&mut new, state.version + 1, &file)?;
+        self.apply(&mut new, state.version + 1, actions)?;
         let mut ahead = 1;
         loop {
             let first = new.version + 1;
-            let mut files = stream::iter(first..first + ahead)
-                .map(|version| async move { Ok::<_, StorageError>((version, self.commit_file(version).await?)) })
+            let mut commits = stream::iter(first..first + ahead)
+                .map(|version| async move { Ok::<_, StorageError>((version, self.actions(version).await?)) })
                 .buffered(PARALLEL_GETS);
-            while let Some((version, file)) = files.try_next().await? {
+            while let Some((version, actions)) = commits.try_next().await? {
                 // What lies behind a gap is read next time.
-                let Some(file) = file else { return Ok(Some(new)) };
-                self.apply(&mut new, version, &file)?;
+                let Some(actions) = actions else { return Ok(Some(new)) };
+                self.apply(&mut new, version, actions)?;
             }
-            drop(files);
+            drop(commits);
             ahead = (ahead * 2).min(PARALLEL_GETS as i64);
         }
     }
@@ -202,6 +206,18 @@ impl Log {
         let key = self.keys.last_checkpoint();
         self.store.put(&key, hint.into()).await.map_err(|e| StorageError::store("write", &key, e))?;
         Ok(())
+    }
+
+    /// The actions of a commit; `None` if it is not there.
+    async fn actions(&self, version: i64) -> Result<Option<Vec<Action>>> {
+        let Some(file) = self.commit_file(version).await? else { return Ok(None) };
+        if let Ok(actions) = action::decode_commit(&file) {
+            return Ok(Some(actions));
+        }
+        // Perhaps it went wrong on the way.
+        let Some(file) = self.commit_file(version).await? else { return Ok(None) };
+        let actions = action::decode_commit(&file);
+        actions.map(Some).map_err(|detail| StorageError::corrupt(&self.keys.commit(version), detail))
     }
 
     async fn commit_file(&self, version: i64) -> Result<Option<Bytes>> {

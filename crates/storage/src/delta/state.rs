@@ -113,7 +113,7 @@ impl State {
         actions.extend(kept.cloned().map(Action::from));
         // In a checkpoint nothing changes any more.
         let settled = |add: Add| Action::from(Add { data_change: false, ..add });
-        actions.extend(self.blocks.values().map(|entry| settled(entry.to_add())));
+        actions.extend(self.blocks.values().map(|entry| settled(entry.to_add(false))));
         actions.extend(self.foreign.values().cloned().map(settled));
         actions
     }

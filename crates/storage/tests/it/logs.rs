@@ -9,7 +9,7 @@ use storage::{Commit, Snapshot, Storage, StorageConfig, StorageError, TableConfi
 use crate::fixture::{Place, block, entry, storage_over, storage_with, tenant};
 
 fn every(commits: u32) -> StorageConfig {
-    StorageConfig { table: TableConfig { checkpoint_commits: commits }, ..StorageConfig::default() }
+    StorageConfig { table: TableConfig { checkpoint_commits: commits, ..TableConfig::default() }, ..StorageConfig::default() }
 }
 
 fn log_key(name: &str) -> Path {
@@ -54,6 +54,92 @@ async fn a_table_opens_from_its_checkpoint_and_the_commits_after_it() {
     // Without the hint the listing shows the checkpoint.
     store.delete(&log_key("_last_checkpoint")).await.unwrap();
     assert_same(&reopen(&store).await.unwrap(), &written);
+}
+
+/// Kept as briefly as a file system's clock lets us see, and never believed to be whole.
+fn cleaned() -> StorageConfig {
+    StorageConfig { table: TableConfig { checkpoint_commits: 5, log_kept_ms: 1 }, ..StorageConfig::default() }
+}
+
+async fn clean(store: &Arc<dyn ObjectStore>) -> u64 {
+    let ages = storage::SweepAges { removed_ms: 900_000, orphan_ms: 86_400_000 };
+    storage_with(store, cleaned()).await.sweep(&tenant(), ages, 0).await.unwrap().log_files
+}
+
+#[tokio::test]
+async fn what_a_checkpoint_sums_up_is_cleaned_away_and_nothing_else() {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let written = table(&store).await;
+    // Without a limit, the log is kept.
+    let for_ever = StorageConfig { table: TableConfig { log_kept_ms: 0, ..TableConfig::default() }, ..StorageConfig::default() };
+    let ages = storage::SweepAges { removed_ms: 0, orphan_ms: 0 };
+    assert_eq!(storage_with(&store, for_ever).await.sweep(&tenant(), ages, 0).await.unwrap().log_files, 0);
+    // With the usual one, too: nothing here is a week older than the newest commit, whatever our clock says.
+    let usual = storage_with(&store, every(5)).await;
+    assert_eq!(usual.sweep(&tenant(), ages, u64::MAX / 2).await.unwrap().log_files, 0);
+    while clean(&store).await == 0 {
+        // Until a millisecond lies between the checkpoint and the newest commit.
+        let table = storage_with(&store, every(5)).await.table(&tenant()).await.unwrap();
+        table.commit(Commit { operation: "touch", ..Commit::default() }).await.unwrap();
+    }
+    let found = reopen(&store).await.unwrap();
+    assert_eq!((&found.blocks, &found.transactions), (&written.blocks, &written.transactions));
+    assert!(store.head(&commit_key(0)).await.is_err() && store.head(&commit_key(4)).await.is_err());
+    assert!(store.head(&commit_key(found.version)).await.is_ok());
+    // Without the hint, too, and after one more time.
+    store.delete(&log_key("_last_checkpoint")).await.unwrap();
+    clean(&store).await;
+    assert_same(&reopen(&store).await.unwrap(), &found);
+}
+
+#[tokio::test]
+async fn a_log_is_not_cleaned_behind_a_damaged_checkpoint() {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let written = table(&store).await;
+    for version in [5, 10] {
+        store.put(&log_key(&format!("{version:020}.checkpoint.parquet")), "PAR1 no".into()).await.unwrap();
+    }
+    assert_eq!(clean(&store).await, 0);
+    assert_same(&reopen(&store).await.unwrap(), &written);
+}
+
+/// Who was away for longer than the log is kept would find the number after its own free, and write where nobody reads.
+#[tokio::test]
+async fn a_writer_that_was_away_while_the_log_was_cleaned_commits_at_its_end() {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    table(&store).await;
+    let (writer, reader) = (storage_with(&store, cleaned()).await, storage_with(&store, cleaned()).await);
+    let (writer, reader) = (writer.table(&tenant()).await.unwrap(), reader.table(&tenant()).await.unwrap());
+    let away = writer.snapshot().version;
+    let other = storage_with(&store, every(5)).await.table(&tenant()).await.unwrap();
+    for number in 100..112_u128 {
+        other.commit(Commit { adds: vec![entry(number)], operation: "flush", ..Commit::default() }).await.unwrap();
+    }
+    while store.head(&commit_key(away + 1)).await.is_ok() {
+        other.commit(Commit { operation: "touch", ..Commit::default() }).await.unwrap();
+        clean(&store).await;
+    }
+    let committed = writer.commit(Commit { adds: vec![entry(200)], operation: "flush", ..Commit::default() }).await.unwrap();
+    assert!(committed.snapshot.version > other.snapshot().version);
+    let found = reopen(&store).await.unwrap();
+    assert!((100..112).chain([200]).all(|number| found.block(ulid::Ulid(number)).is_some()));
+    assert!(store.head(&commit_key(away + 1)).await.is_err(), "nothing lies where it was cleaned");
+    assert_same(&reader.refresh().await.unwrap(), &found);
+}
+
+#[tokio::test]
+async fn a_compaction_says_that_it_changes_no_data() {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let table = storage_over(&store).await.table(&tenant()).await.unwrap();
+    table.commit(Commit { adds: vec![entry(1)], operation: "flush", ..Commit::default() }).await.unwrap();
+    let removes = vec![table.snapshot().blocks[0].clone()];
+    let merged = Commit { adds: vec![entry(2)], removes, same_rows: true, operation: "compact", ..Commit::default() };
+    table.commit(merged).await.unwrap();
+    for (version, change) in [(0, true), (1, false)] {
+        let file = store.get(&commit_key(version)).await.unwrap().bytes().await.unwrap();
+        let text = String::from_utf8(file.to_vec()).unwrap();
+        assert_eq!((text.contains(r#""dataChange":true"#), text.contains(r#""dataChange":false"#)), (change, !change), "{text}");
+    }
 }
 
 #[tokio::test]

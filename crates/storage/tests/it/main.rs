@@ -1,10 +1,13 @@
 //! Blocks and tables over stores in memory, on disk, and behind the S3 protocol.
 
 mod blocks;
+mod cache;
 mod commits;
-mod faulty;
+mod corruption;
 mod fixture;
 mod local;
 mod logs;
 mod probe;
+mod protocols;
 mod readers;
+mod slow_reads;

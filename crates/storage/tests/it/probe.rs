@@ -5,11 +5,9 @@ use std::sync::Arc;
 use object_store::{ObjectStore, memory::InMemory};
 use storage::{Backend, ClientConfig, LocalConfig, S3Config, Storage, StorageConfig, StorageError};
 use tempfile::TempDir;
+use test_stores::{Fault, Kind, TestStore};
 
-use crate::{
-    faulty::{FaultyStore, Request, Verdict},
-    fixture::{Place, s3_config, serve_s3, storage_over},
-};
+use crate::fixture::{Place, s3_config, serve_s3, storage_over};
 
 #[tokio::test]
 async fn good_stores_pass_and_nothing_stays_behind() {
@@ -23,7 +21,7 @@ async fn good_stores_pass_and_nothing_stays_behind() {
 
 #[tokio::test]
 async fn a_store_that_overwrites_on_create_is_refused() {
-    let store: Arc<dyn ObjectStore> = FaultyStore::new(Arc::new(InMemory::new()), |_, _| Verdict::IgnoreCreate);
+    let store: Arc<dyn ObjectStore> = TestStore::with_rule(Arc::new(InMemory::new()), |_| Fault::Overwrite);
     let error = storage_over(&store).await.probe().await.unwrap_err();
     assert!(matches!(error, StorageError::Unfit(_)));
     assert!(error.to_string().contains("two creates"), "{error}");
@@ -32,10 +30,48 @@ async fn a_store_that_overwrites_on_create_is_refused() {
 #[tokio::test]
 async fn a_create_whose_answer_was_lost_does_not_fail_the_probe() {
     let mut first = true;
-    let store: Arc<dyn ObjectStore> = FaultyStore::new(Arc::new(InMemory::new()), move |request, _| {
-        if request == Request::Put && std::mem::take(&mut first) { Verdict::ExistsAfter } else { Verdict::Pass }
+    let store: Arc<dyn ObjectStore> = TestStore::with_rule(Arc::new(InMemory::new()), move |asked| {
+        if asked.kind == Kind::Put && std::mem::take(&mut first) { Fault::Exists } else { Fault::None }
     });
     storage_over(&store).await.probe().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_store_that_shows_what_was_deleted_is_refused() {
+    let lying = TestStore::with_rule(InMemory::new(), |asked| if asked.kind == Kind::Delete { Fault::Lost } else { Fault::None });
+    let store: Arc<dyn ObjectStore> = lying;
+    let error = storage_over(&store).await.probe().await.unwrap_err();
+    assert!(error.to_string().contains("was deleted and can still be read"), "{error}");
+}
+
+#[tokio::test]
+async fn a_store_whose_ranges_or_listings_are_wrong_is_refused() {
+    for (fault, kind, said) in [(Fault::Short, Kind::Get, "are not what was written"), (Fault::Hidden, Kind::List, "listing does not show")] {
+        let mut reads = 0;
+        let lying = TestStore::with_rule(InMemory::new(), move |asked| {
+            reads += usize::from(asked.kind == Kind::Get);
+            // The first read is of the whole object.
+            if asked.kind == kind && reads > 1 { fault } else { Fault::None }
+        });
+        let store: Arc<dyn ObjectStore> = lying;
+        let error = storage_over(&store).await.probe().await.unwrap_err();
+        assert!(matches!(error, StorageError::Unfit(_)) && error.to_string().contains(said), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn the_probe_can_be_left_out_and_then_nothing_is_asked() {
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    Storage::open(&StorageConfig { skip_probe: true, ..s3_config(closed) }).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_log_that_is_kept_too_briefly_is_refused() {
+    let folder = TempDir::new().unwrap();
+    let mut config = crate::fixture::local_config(&folder);
+    config.table.log_kept_ms = 3_600_000;
+    let error = Storage::open(&config).await.err().unwrap().to_string();
+    assert!(error.contains("table.log_kept_ms is 3600000") && error.contains("a day"), "{error}");
 }
 
 #[tokio::test]

@@ -22,7 +22,7 @@ async fn deltalake_counts_the_same_spans() {
     );
 
     let folder = TempDir::new().unwrap();
-    let config = StorageConfig { table: TableConfig { checkpoint_commits: 3 }, ..local_config(&folder) };
+    let config = StorageConfig { table: TableConfig { checkpoint_commits: 3, ..TableConfig::default() }, ..local_config(&folder) };
     let storage = Storage::open(&config).await.unwrap();
     let table = storage.table(&tenant()).await.unwrap();
     // Six blocks of ten traces of two spans; the last two bring a column of their own; one is replaced.

@@ -1,0 +1,115 @@
+//! The cache of data files: bounded, and gone without harm.
+
+use std::sync::Arc;
+
+use object_store::{ObjectStore, memory::InMemory};
+use storage::{BlockEntry, Storage, StorageConfig};
+
+use crate::fixture::{block, padded_block, storage_with, tenant};
+
+const MIB: u64 = 1 << 20;
+
+/// With room for 4 MiB in memory.
+fn config() -> StorageConfig {
+    let mut config = StorageConfig::default();
+    config.cache.chunks_memory = bytesize::ByteSize::mib(4);
+    config
+}
+
+fn with_disk(folder: &std::path::Path, mib: u64) -> StorageConfig {
+    let mut config = config();
+    config.cache.disk_path = Some(folder.join("cache"));
+    config.cache.disk_capacity = bytesize::ByteSize::mib(mib);
+    config
+}
+
+async fn read(storage: &Storage, entry: &Arc<BlockEntry>) -> bytes::Bytes {
+    let open = storage.open_block(&tenant(), entry).await.unwrap();
+    open.read(&[0..entry.size_bytes]).await.unwrap().remove(0)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn memory_is_bounded_and_what_left_it_is_counted() {
+    let memory: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let storage = storage_with(&memory, config()).await;
+    let large = padded_block(0, 2_000, "a", 3_600);
+    let entry = Arc::new(storage.put_block(&tenant(), &large).await.unwrap());
+    assert!(entry.size_bytes > 6 * MIB, "{}", entry.size_bytes);
+    // A new file that would fill the cache does not go through it.
+    assert_eq!(storage.cached().memory_bytes, 0);
+    for _ in 0..3 {
+        assert!(read(&storage, &entry).await == large.data);
+        let cached = storage.cached();
+        assert!((1..=cached.memory_bytes_max).contains(&cached.memory_bytes), "{cached:?}");
+    }
+    assert!(storage.metrics().chunk_evictions.get() > 0);
+    assert_eq!(storage.cached().memory_bytes_max, 4 * MIB);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_read_once_pushes_nothing_out() {
+    let memory: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let (hot, large) = (block(0, 10, "a"), padded_block(10, 2_000, "a", 3_600));
+    let writer = storage_with(&memory, config()).await;
+    let hot = Arc::new(writer.put_block(&tenant(), &hot).await.unwrap());
+    let entry = Arc::new(writer.put_merged_block(&tenant(), &large).await.unwrap());
+    let storage = storage_with(&memory, config()).await;
+    read(&storage, &hot).await;
+    let before = storage.cached();
+    // As a merge reads it.
+    let open = storage.open_block(&tenant(), &entry).await.unwrap();
+    assert!(open.read_once(0..entry.size_bytes).await.unwrap() == large.data);
+    assert_eq!(storage.cached().memory_bytes, before.memory_bytes);
+    read(&storage, &hot).await;
+    assert_eq!((storage.metrics().chunk_misses.get(), storage.metrics().chunk_hits_memory.get()), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_cache_stays_within_its_bound_and_answers_right() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let memory: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let blocks: Vec<_> = (0..4).map(|number| padded_block(number * 3_000, 3_000, "a", 3_600)).collect();
+    let writer = storage_with(&memory, config()).await;
+    let mut entries = vec![];
+    for block in &blocks {
+        entries.push(Arc::new(writer.put_merged_block(&tenant(), block).await.unwrap()));
+    }
+    assert!(entries.iter().map(|entry| entry.size_bytes).sum::<u64>() > 40 * MIB);
+    let storage = storage_with(&memory, with_disk(folder.path(), 32)).await;
+    for _ in 0..2 {
+        for (entry, block) in entries.iter().zip(&blocks) {
+            assert!(read(&storage, entry).await == block.data);
+        }
+    }
+    storage.close().await;
+    assert!(storage.cached().disk_written_bytes > 0);
+    let files = std::fs::read_dir(folder.path().join("cache")).unwrap();
+    let taken: u64 = files.map(|file| file.unwrap().metadata().unwrap().len()).sum();
+    assert!(taken <= 32 * MIB, "{taken}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_cache_that_vanishes_is_a_miss() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let memory: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let written = padded_block(0, 2_000, "a", 3_600);
+    let entry = storage_with(&memory, config()).await.put_merged_block(&tenant(), &written).await.unwrap();
+    let entry = Arc::new(entry);
+    let storage = storage_with(&memory, with_disk(folder.path(), 64)).await;
+    assert!(read(&storage, &entry).await == written.data);
+    std::fs::remove_dir_all(folder.path().join("cache")).unwrap();
+    for _ in 0..3 {
+        assert!(read(&storage, &entry).await == written.data);
+    }
+    storage.close().await;
+    // Cut short behind our back, and there again as if nothing had been.
+    let storage = storage_with(&memory, with_disk(folder.path(), 64)).await;
+    assert!(read(&storage, &entry).await == written.data);
+    for file in std::fs::read_dir(folder.path().join("cache")).unwrap() {
+        std::fs::File::options().write(true).open(file.unwrap().path()).unwrap().set_len(1 << 20).unwrap();
+    }
+    for _ in 0..3 {
+        assert!(read(&storage, &entry).await == written.data);
+    }
+    storage.close().await;
+}
