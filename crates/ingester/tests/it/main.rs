@@ -1,8 +1,8 @@
 //! The ingester from outside: every acknowledged span is found once, live or in a table, whatever happens in between.
 
 mod consistency;
+mod corruption;
 mod crash;
-mod faulty_store;
 mod flushing;
 mod pushing;
 
@@ -24,8 +24,8 @@ use proto::otlp::{
 };
 use query::LiveData;
 use storage::{Storage, StorageConfig};
+use test_stores::TestStore;
 
-use crate::faulty_store::FaultyStore;
 
 /// 2026-05-01T00:00:00Z.
 const NOW: u64 = 1_777_593_600_000_000_000;
@@ -46,13 +46,13 @@ fn config(wal_dir: &Path) -> IngesterConfig {
     }
 }
 
-async fn storage(store: &Arc<FaultyStore>) -> Storage {
+async fn storage(store: &Arc<TestStore>) -> Storage {
     Storage::with_store(store.clone(), &StorageConfig::default()).await.unwrap()
 }
 
 /// An ingester with a store and a log of its own.
 struct Fixture {
-    store: Arc<FaultyStore>,
+    store: Arc<TestStore>,
     dir: tempfile::TempDir,
     ingester: Ingester,
 }
@@ -64,7 +64,7 @@ impl Fixture {
 
     async fn with(change: impl FnOnce(IngesterConfig) -> IngesterConfig) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let store = FaultyStore::new();
+        let store = TestStore::new();
         let ingester = Ingester::open(change(config(dir.path())), storage(&store).await).await.unwrap();
         Self { store, dir, ingester }
     }
@@ -77,13 +77,13 @@ impl Fixture {
     }
 
     /// The process ends here.
-    fn crash(self) -> (Arc<FaultyStore>, tempfile::TempDir) {
+    fn crash(self) -> (Arc<TestStore>, tempfile::TempDir) {
         let log = self.crashed();
         (self.store, log)
     }
 
     /// Starts on what a crash left.
-    async fn start(store: &Arc<FaultyStore>, log: tempfile::TempDir) -> Self {
+    async fn start(store: &Arc<TestStore>, log: tempfile::TempDir) -> Self {
         let ingester = Ingester::open(config(log.path()), storage(store).await).await.unwrap();
         Self { store: store.clone(), dir: log, ingester }
     }
@@ -101,7 +101,7 @@ impl Fixture {
     }
 }
 
-async fn found(ingester: &Ingester, store: &Arc<FaultyStore>, name: &str) -> BTreeMap<u64, usize> {
+async fn found(ingester: &Ingester, store: &Arc<TestStore>, name: &str) -> BTreeMap<u64, usize> {
     let tenant = tenant(name);
     let live = ingester.live(&tenant);
     let snapshot = storage(store).await.table(&tenant).await.unwrap().refresh().await.unwrap();
