@@ -5,7 +5,7 @@ use std::{collections::HashMap, num::NonZeroUsize, sync::Arc, time::Duration};
 use futures::{StreamExt, TryStreamExt, future::BoxFuture, stream};
 use model::{ErrorKind, TenantId, TraceId};
 use parking_lot::Mutex;
-use storage::Storage;
+use storage::{Snapshot, Storage};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::task::AbortOnDropHandle;
 use ulid::Ulid;
@@ -13,7 +13,8 @@ use ulid::Ulid;
 use crate::{
     columns::ColumnCache,
     despite::BrokenBlocks,
-    live::LiveData,
+    live::{LiveData, LiveGeneration},
+    lookup::Filters,
     reads::Reads,
     request::QueryError,
     source::{Sources, Unit},
@@ -40,6 +41,7 @@ struct Inner {
     broken: BrokenBlocks,
     memory: UnitMemory,
     columns: ColumnCache,
+    filters: Filters,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -70,7 +72,7 @@ impl Engine {
         let memory = UnitMemory::new(config.memory_bytes_max);
         let columns = ColumnCache::new(config.columns_memory_bytes);
         let broken = BrokenBlocks::default();
-        let inner = Inner { storage, live, config, tenants: Mutex::default(), broken, memory, columns };
+        let inner = Inner { storage, live, config, tenants: Mutex::default(), broken, memory, columns, filters: Filters::default() };
         Self { inner: Arc::new(inner), reads: None }
     }
 
@@ -90,6 +92,10 @@ impl Engine {
 
     pub(crate) fn columns(&self) -> &ColumnCache {
         &self.inner.columns
+    }
+
+    pub(crate) fn filters(&self) -> &Filters {
+        &self.inner.filters
     }
 
     pub(crate) fn broken_blocks(&self) -> &BrokenBlocks {
@@ -117,6 +123,21 @@ impl Engine {
         let sources = known.sources(self, tenant, &table.snapshot(), &live, reads).await?;
         reads.trail.found(&sources);
         Ok(sources)
+    }
+
+    /// Live data and, after it, a snapshot of the table, if not all of its blocks are known: see [`Self::sources`].
+    pub(crate) async fn unknown_blocks(
+        &self,
+        tenant: &TenantId,
+    ) -> Result<Option<(Vec<LiveGeneration>, Arc<Snapshot>)>, QueryError> {
+        let live = self.inner.live.live(tenant);
+        let table = self.inner.storage.table(tenant).await;
+        let table = table.map_err(|e| QueryError::new(e.kind(), format!("cannot read the table of tenant {tenant}: {e}")))?;
+        let snapshot = table.snapshot_within(self.inner.config.table_age_max).await;
+        let known = Arc::clone(self.inner.tenants.lock().entry(tenant.clone()).or_default());
+        // Who opens blocks at this moment does not know all of them yet.
+        let all_known = known.try_lock().is_ok_and(|known| known.knows(&snapshot));
+        Ok((!all_known).then_some((live, snapshot)))
     }
 
     /// Waits for the memory to decode a unit.

@@ -11,6 +11,7 @@ mod explain;
 mod layout;
 mod legacy;
 mod live;
+mod lookup;
 mod matching;
 mod mentioned;
 mod metrics;

@@ -86,6 +86,11 @@ impl Tenant {
         Ok(Sources::new(all, split, self.together.sources(&loose), loose))
     }
 
+    /// Whether all blocks of the snapshot are open.
+    pub fn knows(&self, snapshot: &Snapshot) -> bool {
+        self.version == Some(snapshot.version) && self.closed.is_empty()
+    }
+
     /// Forgets blocks that the table no longer has, and takes note of new ones.
     fn look_at(&mut self, snapshot: &Snapshot) {
         if self.version == Some(snapshot.version) {
@@ -155,7 +160,7 @@ impl Tenant {
 }
 
 /// Whether the table has the generation.
-fn committed(generation: &LiveGeneration, snapshot: &Snapshot) -> bool {
+pub(crate) fn committed(generation: &LiveGeneration, snapshot: &Snapshot) -> bool {
     match (generation.segment, snapshot.transactions.get(&generation.ingester)) {
         (Some(segment), Some(version)) => i64::try_from(segment).is_ok_and(|segment| segment <= *version),
         _ => false,

@@ -140,6 +140,11 @@ impl Engine {
     async fn rows_of_trace(&self, tenants: &[TenantId], request: &TraceRequest, reads: &Arc<Reads>) -> Result<Vec<RecordBatch>, QueryError> {
         let mut batches = vec![];
         for tenant in tenants {
+            if let Some((live, snapshot)) = self.unknown_blocks(tenant).await? {
+                let rows = self.rows_by_filters(tenant, &snapshot, &live, (request.id, request.range), reads).await?;
+                batches.extend(rows.into_iter().filter(|records| overlaps(records, request.range)));
+                continue;
+            }
             let sources = self.sources(tenant, reads).await?;
             let _stage = reads.trail.stage("read the trace");
             for (source, left_out) in sources.parts() {

@@ -15,10 +15,10 @@ const EXACT_MAX: usize = 32;
 const EXACT: u8 = 0;
 const BINARY_FUSE_8: u8 = 1;
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct TraceFilter(Kind);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Kind {
     /// Sorted hashes.
     Exact(Vec<u64>),

@@ -13,6 +13,7 @@ mod decisions;
 mod exemplars;
 mod fuzz;
 mod growing;
+mod lookup;
 mod naive;
 mod paging;
 mod partial;
