@@ -1,0 +1,311 @@
+#!/usr/bin/env python3
+"""A soak: ingest, queries, compaction and retention together, for a bounded time.
+
+usage: soak.py [--minutes M] [--rate SPANS_PER_S] [--binary PATH] [--out PREFIX] [--memory-mb MAX]
+
+Starts `sostenuto serve` on a fresh folder and sends it traces of now at a steady rate, and now and then a burst of traces of
+an hour that is long over, which retention deletes a minute after the last of it came. Meanwhile it asks for traces by id
+(each must have all of its spans, once), searches, and computes rates. Every five seconds it writes a line of figures to
+PREFIX.csv, and at the end PREFIX.svg: memory, latency, blocks, requests, over time. It exits with 1 if an acknowledged trace
+was incomplete or doubled, a query failed, or memory passed the limit given. Needs nothing but Python 3.
+"""
+import argparse, csv, json, os, pathlib, random, shutil, signal, statistics, subprocess, sys, tempfile, threading, time
+import http.client, urllib.parse, urllib.request
+
+HERE = pathlib.Path(__file__).resolve().parent
+API, OTLP_HTTP, OTLP_GRPC = 23230, 24338, 24337
+SPANS = 8           # of a trace
+SAMPLE_S = 5
+OLD_EVERY_S = 30    # a burst of an old hour
+ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+ap.add_argument("--minutes", type=float, default=20)
+ap.add_argument("--rate", type=int, default=4000)
+ap.add_argument("--binary", default=str(HERE.parent / "target/release/sostenuto"))
+ap.add_argument("--out", default="soak")
+ap.add_argument("--memory-mb", type=float, default=0)
+a = ap.parse_args()
+
+CONFIG = """
+server: {{http_listen_port: {api}}}
+distributor:
+  receivers:
+    otlp:
+      protocols:
+        grpc: {{endpoint: "127.0.0.1:{grpc}"}}
+        http: {{endpoint: "127.0.0.1:{http}"}}
+storage: {{path: {path}}}
+ingester: {{max_block_duration: 15s}}
+compactor: {{interval: 5s, settled_after: 30s, removed_block_grace: 1m, sweep_interval: 20s}}
+overrides:
+  defaults:
+    ingestion: {{rate_limit_bytes: 1GiB, burst_size_bytes: 1GiB}}
+    retention: {{keep: 1m}}
+log: {{level: warn}}
+"""
+SERVICES = ["frontend", "cart", "checkout", "payment", "shipping", "email", "ads", "currency"]
+
+
+def http_get(path, method="GET"):
+    return urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{API}{path}", method=method), timeout=60).read()
+
+
+class World:
+    """What threads share."""
+
+    def __init__(self):
+        self.lock = threading.Lock()
+        self.stop = threading.Event()
+        self.acknowledged = []       # (trace id, when) of traces of now
+        self.spans = 0
+        self.refused = 0
+        self.ack_ms = []
+        self.query_ms = {"trace": [], "search": [], "rate": []}
+        self.wrong = []
+
+    def take(self):
+        """Latencies since the last call."""
+        with self.lock:
+            taken = {"ack": self.ack_ms, **self.query_ms}
+            self.ack_ms, self.query_ms = [], {name: [] for name in self.query_ms}
+        return taken
+
+
+def attribute(key, value):
+    kind = "intValue" if isinstance(value, int) else "stringValue"
+    return {"key": key, "value": {kind: str(value)}}
+
+
+def request(dice, traces, end_ns):
+    """OTLP/JSON of whole traces that ended before `end_ns`, and their ids."""
+    by_service, ids = {}, []
+    for _ in range(traces):
+        trace = "%032x" % dice.getrandbits(128)
+        ids.append(trace)
+        start = end_ns - dice.randrange(1, 2_000_000_000) - 500_000_000
+        parents = []
+        for number in range(SPANS):
+            span = "%016x" % (dice.getrandbits(64) | 1)
+            service = SERVICES[0] if number == 0 else dice.choice(SERVICES)
+            begin = start + number * 1_000_000
+            by_service.setdefault(service, []).append({
+                "traceId": trace, "spanId": span, "parentSpanId": dice.choice(parents) if parents else "",
+                "name": f"GET /api/{service}/{dice.randrange(12)}", "kind": 2,
+                "startTimeUnixNano": str(begin), "endTimeUnixNano": str(begin + dice.randrange(1_000_000, 400_000_000)),
+                "status": {"code": 2} if dice.random() < 0.02 else {},
+                "attributes": [attribute("http.response.status_code", dice.choice([200, 200, 200, 404, 500])),
+                               attribute("user.id", f"user_{dice.randrange(5000)}"),
+                               attribute("http.route", f"/api/{service}")],
+            })
+            parents.append(span)
+    resources = [{"resource": {"attributes": [attribute("service.name", service)]},
+                  "scopeSpans": [{"scope": {"name": "soak"}, "spans": spans}]} for service, spans in by_service.items()]
+    return json.dumps({"resourceSpans": resources}).encode(), ids
+
+
+def send(world, seed):
+    dice = random.Random(seed)
+    connection = http.client.HTTPConnection("127.0.0.1", OTLP_HTTP, timeout=60)
+    per_request = 25
+    begun, sent, next_old, old_hour = time.time(), 0, time.time() + 10, 2
+    while not world.stop.is_set():
+        due = begun + sent * per_request * SPANS / a.rate
+        if due > time.time():
+            world.stop.wait(due - time.time())
+        old = time.time() >= next_old
+        end = time.time_ns()
+        if old:
+            # An hour that nothing else is in.
+            end -= old_hour * 3_600_000_000_000
+            old_hour, next_old = old_hour + 1, time.time() + OLD_EVERY_S
+        body, ids = request(dice, per_request, end)
+        asked = time.perf_counter()
+        try:
+            connection.request("POST", "/v1/traces", body, {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            answer.read()
+        except OSError:
+            connection.close()
+            continue
+        sent += 1
+        with world.lock:
+            if answer.status != 200:
+                world.refused += 1
+                continue
+            world.ack_ms.append((time.perf_counter() - asked) * 1e3)
+            world.spans += per_request * SPANS
+            if not old:
+                world.acknowledged.append((ids[0], time.time()))
+
+
+def ask(world, seed):
+    dice = random.Random(seed)
+    while not world.stop.wait(0.25):
+        with world.lock:
+            # Retention lets the hour of now alone.
+            trace = dice.choice(world.acknowledged)[0] if world.acknowledged else None
+        now = int(time.time())
+        questions = [("search", "/api/search?" + urllib.parse.urlencode({"q": "{ status = error }", "limit": 20, "start": now - 900, "end": now + 60})),
+                     ("rate", "/api/metrics/query_range?" + urllib.parse.urlencode({"q": "{ } | rate() by (resource.service.name)", "start": now - 900, "end": now, "step": "15s"}))]
+        if trace:
+            questions.append(("trace", f"/api/v2/traces/{trace}"))
+        name, path = dice.choice(questions)
+        asked = time.perf_counter()
+        try:
+            answer = json.loads(http_get(path))
+        except Exception as error:
+            if not world.stop.is_set():
+                world.wrong.append(f"{name}: {error}")
+            continue
+        with world.lock:
+            world.query_ms[name].append((time.perf_counter() - asked) * 1e3)
+        if name == "trace":
+            found = answer.get("trace", answer)
+            resources = found.get("resourceSpans", found.get("batches", []))
+            ids = [span["spanId"] for r in resources for scope in r.get("scopeSpans", []) for span in scope.get("spans", [])]
+            if len(ids) != SPANS or len(set(ids)) != SPANS:
+                world.wrong.append(f"trace {trace} has {len(ids)} spans, {len(set(ids))} of them different, of {SPANS}")
+
+
+def metrics():
+    found = {}
+    for line in http_get("/metrics").decode().splitlines():
+        if line.startswith("sostenuto_") and " " in line:
+            name, value = line.rsplit(" ", 1)
+            name = name.split("{")[0].removesuffix("_total")
+            found[name] = found.get(name, 0) + float(value)
+    return found
+
+
+def live_blocks(folder):
+    """Blocks of the table by its log. Files of merged blocks stay for a while and do not count."""
+    blocks = set()
+    for commit in sorted(pathlib.Path(folder).rglob("_delta_log/*.json")):
+        for action in map(json.loads, commit.read_text().splitlines()):
+            if "add" in action:
+                blocks.add(action["add"]["path"])
+            if "remove" in action:
+                blocks.discard(action["remove"]["path"])
+    return blocks
+
+
+def status_kb(pid, key):
+    return next(int(l.split()[1]) for l in open(f"/proc/{pid}/status") if l.startswith(key))
+
+
+def cpu_seconds(pid):
+    fields = open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def percentile(values, share):
+    return round(sorted(values)[min(len(values) - 1, int(len(values) * share))], 2) if values else None
+
+
+def sample(world, server, folder, begun):
+    taken, now = world.take(), metrics()
+    blocks = live_blocks(folder)
+    disk = sum(f.stat().st_size for f in pathlib.Path(folder).rglob("*") if f.is_file())
+    return {
+        "seconds": round(time.time() - begun, 1),
+        "rss_mb": round(status_kb(server.pid, "VmRSS") / 1024, 1),
+        "cpu_s": round(cpu_seconds(server.pid), 2),
+        "spans_acknowledged": world.spans,
+        "requests_refused": world.refused,
+        "ack_p50_ms": percentile(taken["ack"], .5), "ack_p99_ms": percentile(taken["ack"], .99),
+        **{f"{name}_p50_ms": percentile(taken[name], .5) for name in world.query_ms},
+        **{f"{name}_max_ms": percentile(taken[name], 1) for name in world.query_ms},
+        "blocks": len(blocks), "hours": len({path.split("/")[0] for path in blocks}),
+        "folder_mb": round(disk / 1e6, 2),
+        "compactions": now.get("sostenuto_compactor_compactions", 0),
+        "spans_deleted": now.get("sostenuto_retention_spans_deleted", 0),
+        "files_swept": now.get("sostenuto_storage_files_swept", 0),
+        "store_requests": now.get("sostenuto_storage_requests", 0),
+        "store_sent_mb": round(now.get("sostenuto_storage_sent_bytes", 0) / 1e6, 2),
+        "store_received_mb": round(now.get("sostenuto_storage_received_bytes", 0) / 1e6, 2),
+    }
+
+
+PLOTS = [("memory, MB", ["rss_mb"]), ("acknowledgement, ms", ["ack_p50_ms", "ack_p99_ms"]),
+         ("queries, ms (median of 5 s)", ["trace_p50_ms", "search_p50_ms", "rate_p50_ms"]),
+         ("blocks in the table, hours with blocks", ["blocks", "hours"]), ("folder, MB", ["folder_mb"]),
+         ("spans acknowledged, spans deleted", ["spans_acknowledged", "spans_deleted"]),
+         ("requests to the store", ["store_requests"])]
+COLOURS = ["#1f5fa8", "#c4572b", "#3c8d4f"]
+
+
+def plot(rows, path):
+    wide, high, left, gap = 760, 130, 70, 46
+    out = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{wide + left + 20}" height="{len(PLOTS) * (high + gap) + 30}" '
+           'font-family="sans-serif" font-size="12"><rect width="100%" height="100%" fill="white"/>']
+    end = max(row["seconds"] for row in rows) or 1
+    for number, (title, names) in enumerate(PLOTS):
+        top = 30 + number * (high + gap)
+        most = max([row[name] for row in rows for name in names if row[name] is not None], default=0) or 1
+        out.append(f'<text x="{left}" y="{top - 8}">{title}</text>')
+        out.append(f'<rect x="{left}" y="{top}" width="{wide}" height="{high}" fill="none" stroke="#ccc"/>')
+        out.append(f'<text x="{left - 6}" y="{top + 10}" text-anchor="end">{most:,.0f}</text>')
+        out.append(f'<text x="{left - 6}" y="{top + high}" text-anchor="end">0</text>')
+        out.append(f'<text x="{left + wide}" y="{top + high + 14}" text-anchor="end">{end / 60:.1f} min</text>')
+        for colour, (at, name) in zip(COLOURS, enumerate(names)):
+            points = [(left + row["seconds"] / end * wide, top + high - row[name] / most * high) for row in rows if row[name] is not None]
+            out.append(f'<polyline fill="none" stroke="{colour}" points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in points)}"/>')
+            out.append(f'<text x="{left + 200 + at * 160}" y="{top - 8}" fill="{colour}">{name}</text>')
+    pathlib.Path(path).write_text("\n".join(out) + "\n</svg>\n")
+
+
+def main():
+    work = pathlib.Path(tempfile.mkdtemp(prefix="sostenuto-soak-"))
+    config = work / "config.yaml"
+    config.write_text(CONFIG.format(api=API, grpc=OTLP_GRPC, http=OTLP_HTTP, path=work / "data"))
+    server = subprocess.Popen([a.binary, "serve", f"--config.file={config}"], stdout=subprocess.DEVNULL)
+    world, rows = World(), []
+    try:
+        for _ in range(600):
+            if server.poll() is not None:
+                sys.exit(f"the server ended with status {server.returncode}")
+            try:
+                http_get("/ready")
+                break
+            except OSError:
+                time.sleep(0.05)
+        threads = [threading.Thread(target=send, args=(world, 1), daemon=True)]
+        threads += [threading.Thread(target=ask, args=(world, seed), daemon=True) for seed in (2, 3)]
+        begun = time.time()
+        for thread in threads:
+            thread.start()
+        with open(f"{a.out}.csv", "w", newline="") as file:
+            writer = None
+            while time.time() - begun < a.minutes * 60:
+                time.sleep(min(SAMPLE_S, max(0.1, begun + a.minutes * 60 - time.time())))
+                if server.poll() is not None:
+                    sys.exit(f"the server ended with status {server.returncode}")
+                row = sample(world, server, work / "data", begun)
+                rows.append(row)
+                writer = writer or csv.DictWriter(file, row)
+                if file.tell() == 0:
+                    writer.writeheader()
+                writer.writerow(row)
+                file.flush()
+        world.stop.set()
+        for thread in threads:
+            thread.join(90)
+    finally:
+        server.send_signal(signal.SIGTERM)
+        server.wait(60)
+        shutil.rmtree(work, ignore_errors=True)
+    plot(rows, f"{a.out}.svg")
+    last, half = rows[-1], rows[len(rows) // 2:]
+    memory = [row["rss_mb"] for row in half]
+    print(json.dumps({
+        "minutes": round(last["seconds"] / 60, 2), "spans": last["spans_acknowledged"], "refused": last["requests_refused"],
+        "rss_mb_second_half": [min(memory), max(memory)], "cpu_s": last["cpu_s"], "blocks": last["blocks"],
+        "compactions": last["compactions"], "spans_deleted": last["spans_deleted"], "files_swept": last["files_swept"],
+        "store_requests": last["store_requests"],
+        "p50_ms": {name: round(statistics.median(v), 2) for name in ("ack", "trace", "search", "rate")
+                   if (v := [row[f"{name}_p50_ms"] for row in rows if row[f"{name}_p50_ms"] is not None])},
+        "wrong": world.wrong[:10]}))
+    if world.wrong or (a.memory_mb and max(row["rss_mb"] for row in rows) > a.memory_mb):
+        sys.exit(1)
+
+
+main()
