@@ -65,9 +65,14 @@ fn tenant(name: &str) -> TenantId {
     TenantId::parse(name).expect("a tenant's name")
 }
 
-/// Every commit is followed by a checkpoint, and a checkpointed log is cleaned by the next sweep.
+/// Every commit is followed by a checkpoint.
 async fn open(store: &Arc<TestStore>) -> Storage {
-    let table = TableConfig { checkpoint_commits: 1, log_kept_ms: 1 };
+    open_with(store, 0).await
+}
+
+/// The log is cleaned by a sweep unless `log_kept_ms` is 0.
+async fn open_with(store: &Arc<TestStore>, log_kept_ms: u64) -> Storage {
+    let table = TableConfig { checkpoint_commits: 1, log_kept_ms };
     let config = StorageConfig { backend: Backend::S3, table, ..StorageConfig::default() };
     let store: Arc<dyn ObjectStore> = store.clone();
     Storage::with_store(store, &config).await.expect("a store")
@@ -86,7 +91,7 @@ async fn start(storage: &Storage, log: &Path) -> Ingester {
 }
 
 fn compaction(storage: &Storage, inputs_max: usize) -> Compactor {
-    Compactor::new(CompactorConfig { inputs_max, zstd_level: 1, ..eager() }, storage.clone())
+    Compactor::new(CompactorConfig { inputs_max, zstd_level: 0, ..eager() }, storage.clone())
 }
 
 /// Traces with an odd number go after a day.
@@ -94,7 +99,7 @@ fn retention(storage: &Storage) -> Compactor {
     let rule = Rule { query: Some("{ span.kept = \"yes\" }".to_owned()), sample: 1.0, keep: None };
     let retentions = Retentions { default: Retention { rules: vec![rule], keep: Some(DAY) }, ..Retentions::default() };
     // Blocks too large to be merged.
-    Compactor::with_retention(CompactorConfig { block_bytes_max: 1, zstd_level: 1, ..eager() }, storage.clone(), engine(storage), retentions)
+    Compactor::with_retention(CompactorConfig { block_bytes_max: 1, zstd_level: 0, ..eager() }, storage.clone(), engine(storage), retentions)
 }
 
 /// Traces over all windows, of one request.
@@ -189,6 +194,10 @@ enum Step {
 }
 
 impl Step {
+    async fn open(self, store: &Arc<TestStore>) -> Storage {
+        open_with(store, u64::from(self == Self::Sweep)).await
+    }
+
     /// Does it once, as far as the store lets it.
     async fn act(self, storage: &Storage, log: &Path, now_unix_ms: u64) {
         let stop = CancellationToken::new();
@@ -205,8 +214,7 @@ impl Step {
 
     /// A new process does all that is left to do until this step is over.
     async fn finish(self, left: &Left, now_unix_ms: u64, context: &str) {
-        let store = TestStore::over(left.store.clone());
-        let storage = open(&store).await;
+        let storage = self.open(&TestStore::over(left.store.clone())).await;
         match self {
             Self::Flush => {
                 let ingester = start(&storage, left.log.path()).await;
@@ -221,7 +229,7 @@ impl Step {
         }
     }
 
-    /// Two files for each block, the last checkpoint and what follows it, and no claim.
+    /// Two files for each block, no beginning of a log, and no claim.
     async fn nothing_is_left_over(self, storage: &Storage, store: &InMemory, context: &str) {
         let objects: Vec<_> = store.list(None).try_collect().await.expect("a listing");
         let names: Vec<String> = objects.into_iter().map(|object| object.location.to_string()).collect();
@@ -232,7 +240,7 @@ impl Step {
         }
         assert_eq!((count("_side/"), count("_claims/")), (blocks, 0), "{context}: {names:?}");
         assert_eq!(count(".parquet") - count(".checkpoint.parquet"), blocks, "{context}: {names:?}");
-        assert!(count("_delta_log/") <= 4 * TENANTS.len(), "{context}: {names:?}");
+        assert_eq!(count("_delta_log/00000000000000000000.json"), 0, "{context}: {names:?}");
     }
 }
 
@@ -241,7 +249,7 @@ async fn cut_off(step: Step, before: &Left, stays: &Ledger) -> usize {
     let there = &found(before, "before").await;
     // How many writes there are, where none fails.
     let (left, well) = (before.copy(), TestStore::over(before.store.fork()));
-    step.act(&open(&well).await, left.log.path(), LATER_UNIX_MS).await;
+    step.act(&step.open(&well).await, left.log.path(), LATER_UNIX_MS).await;
     let points = Outage::ALL.into_iter().flat_map(|outage| (0..well.writes()).map(move |write| (outage, write)));
     // Side by side, since a flush that failed waits before it tries again.
     let cut = stream::iter(points).map(|(outage, write)| point(step, before, there, stays, outage, write));
@@ -252,7 +260,7 @@ async fn point(step: Step, before: &Left, there: &Ledger, stays: &Ledger, outage
     let context = format!("{step:?}, {outage:?} at write {write}");
     let left = before.copy();
     let store = TestStore::over(left.store.clone());
-    let storage = open(&store).await;
+    let storage = step.open(&store).await;
     store.fail_at_write(write, outage);
     step.act(&storage, left.log.path(), LATER_UNIX_MS).await;
     assert!(store.writes() > write, "{context}: there was no such write");
@@ -305,6 +313,9 @@ async fn a_life_may_be_cut_off_at_every_write() {
     let merged = after(Step::Compact(2), &flushed).await;
     let kept_merged = after(Step::Retain, &merged).await;
     let kept_flushed = after(Step::Retain, &flushed).await;
+    let merged_at_once = after(Step::Compact(32), &flushed).await;
+    let kept_merged_at_once = after(Step::Compact(32), &kept_flushed).await;
+    let merged_at_once_kept = after(Step::Retain, &merged_at_once).await;
     let mut all = points;
     for (step, before, stays) in [
         (Step::Compact(2), &flushed, acknowledged()),
@@ -312,9 +323,13 @@ async fn a_life_may_be_cut_off_at_every_write() {
         (Step::Compact(32), &kept_flushed, kept()),
         (Step::Retain, &flushed, kept()),
         (Step::Retain, &merged, kept()),
+        (Step::Retain, &merged_at_once, kept()),
         (Step::Sweep, &merged, acknowledged()),
+        (Step::Sweep, &merged_at_once, acknowledged()),
+        (Step::Sweep, &kept_merged_at_once, kept()),
         (Step::Sweep, &kept_flushed, kept()),
         (Step::Sweep, &kept_merged, kept()),
+        (Step::Sweep, &merged_at_once_kept, kept()),
     ] {
         let points = cut_off(step, before, &stays).await;
         println!("{points} points in {step:?}");

