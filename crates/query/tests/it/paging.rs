@@ -73,7 +73,7 @@ async fn pages_over_several_tenants_are_the_whole_list() {
     for (tenant, seed) in tenants.iter().zip([13, 14]) {
         let block = encode(Ulid::from_parts(seed, 0), &batch(&data::rows(seed)), &small_row_groups(64));
         let adds = vec![stored.storage.put_block(tenant, &block).await.unwrap()];
-        let commit = Commit { adds, removes: vec![], transaction: None, operation: "flush" };
+        let commit = Commit { adds, operation: "flush", ..Commit::default() };
         stored.storage.table(tenant).await.unwrap().commit(commit).await.unwrap();
     }
     let engine = stored.engine(2);
