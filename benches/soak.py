@@ -4,7 +4,8 @@
 usage: soak.py [--minutes M] [--rate SPANS_PER_S] [--binary PATH] [--out PREFIX] [--memory-mb MAX]
 
 Starts `sostenuto serve` on a fresh folder and sends it traces of now at a steady rate, and now and then a burst of traces of
-an hour that is long over, which retention deletes a minute after the last of it came. Meanwhile it asks for traces by id
+an hour that is long over, which is merged at once. Retention looks at all of them and keeps an hour, the least there is: it
+deletes in runs that take longer. Meanwhile it asks for traces by id
 (each must have all of its spans, once), searches, and computes rates. Every five seconds it writes a line of figures to
 PREFIX.csv, and at the end PREFIX.svg: memory, latency, blocks, requests, over time. It exits with 1 if an acknowledged trace
 was incomplete or doubled, a query failed, or memory passed the limit given. Needs nothing but Python 3.
@@ -35,11 +36,12 @@ distributor:
         http: {{endpoint: "127.0.0.1:{http}"}}
 storage: {{path: {path}}}
 ingester: {{max_block_duration: 15s}}
-compactor: {{interval: 5s, settled_after: 30s, removed_block_grace: 1m, sweep_interval: 20s}}
+compactor: {{interval: 5s, settled_after: 30s, removed_block_grace: 90s, sweep_interval: 20s}}
 overrides:
   defaults:
     ingestion: {{rate_limit_bytes: 1GiB, burst_size_bytes: 1GiB}}
-    retention: {{keep: 1m}}
+    retention: {{keep: 1h}}
+query_frontend: {{api_timeout: 30s}}
 log: {{level: warn}}
 """
 SERVICES = ["frontend", "cart", "checkout", "payment", "shipping", "email", "ads", "currency"]
