@@ -296,6 +296,15 @@ impl Reader {
         Self { first: sources(&places.first), fallback: sources(&places.fallback), parents }
     }
 
+    /// The lists that all values come from, if they come from one column of lists: a row whose list is empty has none.
+    pub fn only_list(&self) -> Option<&ListArray> {
+        match (self.first.as_slice(), self.fallback.as_slice()) {
+            ([Source::List(lists, _)], []) => Some(&lists.list),
+            ([Source::Nested(nested)], []) => Some(&nested.list),
+            _ => None,
+        }
+    }
+
     /// Calls `each` with the values on `row` until it returns true; says whether it did.
     pub fn any(&self, row: usize, mut each: impl FnMut(Value) -> bool) -> bool {
         let row = match &self.parents {

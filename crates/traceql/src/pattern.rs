@@ -6,12 +6,23 @@
 //!
 //! Matching is linear in the text. Bounds: the pattern's length, and the size of what it compiles to.
 
+use std::{
+    collections::VecDeque,
+    sync::{Mutex, PoisonError},
+};
+
 use regex::{Regex, RegexBuilder};
 
 /// The longest pattern, in bytes.
 pub const PATTERN_BYTES_MAX: usize = 4 * 1024;
 /// The largest compiled pattern, in bytes. Ten of them are the most that one query can hold.
 pub const COMPILED_BYTES_MAX: usize = 1024 * 1024;
+
+/// Patterns that stay compiled, together at most [`COMPILED_BYTES_MAX`] each.
+const KEPT_MAX: usize = 16;
+
+/// The patterns compiled last, newest first: a query needs its own once for every layout that it meets.
+static KEPT: Mutex<VecDeque<(String, Regex)>> = Mutex::new(VecDeque::new());
 
 /// Why a pattern cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -29,6 +40,18 @@ pub fn compile_regex(pattern: &str) -> Result<Regex, PatternError> {
     if pattern.len() > PATTERN_BYTES_MAX {
         return Err(PatternError::TooLong(pattern.len()));
     }
+    let kept = || KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, compiled)) = kept().iter().find(|(text, _)| text == pattern) {
+        return Ok(compiled.clone());
+    }
+    let compiled = compile(pattern)?;
+    let mut kept = kept();
+    kept.push_front((pattern.to_owned(), compiled.clone()));
+    kept.truncate(KEPT_MAX);
+    Ok(compiled)
+}
+
+fn compile(pattern: &str) -> Result<Regex, PatternError> {
     let translated = Translation::of(pattern)?;
     RegexBuilder::new(&format!("^(?s:{translated})$"))
         .size_limit(COMPILED_BYTES_MAX)

@@ -8,6 +8,7 @@ use std::{
 
 use arrow::{
     array::{BooleanArray, RecordBatch},
+    buffer::BooleanBuffer,
     datatypes::{DataType, Field, Schema},
 };
 use datafusion::{common::Result, logical_expr::ColumnarValue, physical_expr::PhysicalExpr};
@@ -69,8 +70,16 @@ impl PhysicalExpr for PlacesTest {
             Question::Exists => reader.exists(row),
             Question::Any(test) => reader.any(row, |value| test.on(&value)),
         };
-        let answers: BooleanArray = (0..batch.num_rows()).map(|row| Some(answer(row))).collect();
-        Ok(ColumnarValue::Array(Arc::new(answers)))
+        let rows = batch.num_rows();
+        let answers = match reader.only_list() {
+            // Most rows have no events, and few have other attributes: they need not be asked.
+            Some(list) => {
+                let offsets = list.value_offsets();
+                BooleanBuffer::collect_bool(rows, |row| offsets[row] < offsets[row + 1] && answer(row))
+            }
+            None => BooleanBuffer::collect_bool(rows, answer),
+        };
+        Ok(ColumnarValue::Array(Arc::new(BooleanArray::new(answers, None))))
     }
 
     fn children(&self) -> Vec<&Arc<dyn PhysicalExpr>> {
