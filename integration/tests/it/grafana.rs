@@ -131,7 +131,7 @@ async fn every_query_that_grafanas_editor_offers_is_answered() {
     ] {
         queries.extend(names.iter().flat_map(|name| values.iter().map(move |value| format!("{{ {name} = {value} }}"))));
     }
-    let scopes = [".", "span.", "resource.", "event.", "link.", "instrumentation."];
+    let scopes = [".", "span.", "resource.", "parent.", "event.", "link.", "instrumentation."];
     queries.extend(scopes.iter().flat_map(|scope| ["a", "\"b c\""].map(|name| format!("{{ {scope}{name} != nil }}"))));
     let structure = [">>", ">", "<<", "<", "~", "&>>", "&>", "&<<", "&<", "&~", "!>>", "!>", "!<<", "!<", "!~", "&&", "||"];
     queries.extend(structure.iter().map(|op| format!("{{ span.a = 1 }} {op} {{ span.b = true }}")));
