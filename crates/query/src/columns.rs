@@ -89,6 +89,11 @@ impl ColumnCache {
         before
     }
 
+    /// The most bytes that are kept.
+    pub fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
     /// Whether this many bytes fit without pushing anything out.
     pub fn has_room(&self, bytes: u64) -> bool {
         self.columns.weighted_size().saturating_add(bytes) <= self.capacity

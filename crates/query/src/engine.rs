@@ -155,6 +155,19 @@ impl Engine {
         self.inner.storage.open_block(tenant, snapshot.block(id)?).await.ok()
     }
 
+    /// Does a few pieces of work, each in a task of its own. Dropping the future stops those not yet begun.
+    pub(crate) async fn side_by_side<T: Send + 'static>(
+        &self,
+        work: impl Iterator<Item = impl Future<Output = T> + Send + 'static>,
+    ) -> Result<Vec<T>, QueryError> {
+        let begun: Vec<_> = work.map(|piece| AbortOnDropHandle::new(tokio::spawn(piece))).collect();
+        let mut done = Vec::with_capacity(begun.len());
+        for piece in begun {
+            done.push(piece.await.map_err(failed)?);
+        }
+        Ok(done)
+    }
+
     /// Works on every unit, and returns what each brings.
     pub(crate) async fn each_unit<T, W, F>(&self, units: Vec<Unit>, work: W) -> Result<Vec<T>, QueryError>
     where
@@ -200,7 +213,7 @@ impl Engine {
                     work.await
                 }));
                 async move {
-                    task.await.unwrap_or_else(|e| Err(QueryError::new(ErrorKind::Internal, format!("a part of the query failed: {e}"))))
+                    task.await.unwrap_or_else(|e| Err(failed(e)))
                 }
             })
             .buffered(self.inner.config.parallelism.get());
@@ -209,6 +222,10 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+fn failed(error: tokio::task::JoinError) -> QueryError {
+    QueryError::new(ErrorKind::Internal, format!("a part of the query failed: {error}"))
 }
 
 /// Memory for units under way, in KiB.

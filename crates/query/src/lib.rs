@@ -15,6 +15,7 @@ mod lookup;
 mod matching;
 mod mentioned;
 mod metrics;
+mod pages;
 mod parents;
 mod partial;
 mod predicate;
@@ -39,6 +40,7 @@ mod together;
 mod trace_index;
 mod traces;
 mod value;
+mod walk;
 
 pub use engine::{Answer, Engine, EngineConfig};
 pub use metrics::{INTERVALS_MAX, default_step};

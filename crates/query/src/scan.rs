@@ -12,7 +12,7 @@ use std::{
 use arrow::{
     array::{Array, ArrayRef, AsArray, BooleanArray, BooleanBufferBuilder, RecordBatch, RecordBatchOptions, UInt32Array},
     buffer::BooleanBuffer,
-    compute::{concat_batches, filter_record_batch, take_record_batch},
+    compute::{concat_batches, filter_record_batch, take, take_record_batch},
     datatypes::{Schema, SchemaRef},
     error::ArrowError,
 };
@@ -25,7 +25,7 @@ use parquet::{
     arrow::{
         ParquetRecordBatchStreamBuilder, ProjectionMask,
         arrow_reader::{
-            ArrowPredicate, ArrowPredicateFn, ArrowReaderMetadata, ArrowReaderOptions, RowFilter, RowSelection,
+            ArrowPredicate, ArrowPredicateFn, ArrowReaderMetadata, ArrowReaderOptions, RowFilter,
         },
         async_reader::{AsyncFileReader, ParquetRecordBatchStream},
     },
@@ -33,11 +33,13 @@ use parquet::{
     file::{metadata::{ColumnChunkMetaData, ParquetMetaData}, page_index::column_index::ColumnIndexMetaData},
 };
 use storage::OpenBlock;
+use tokio_util::task::AbortOnDropHandle;
 use ulid::Ulid;
 
 use crate::{
     columns::{ColumnCache, ColumnKey},
     layout::Layout,
+    pages::Pages,
     predicate::Predicate,
     prune,
     reads::Reads,
@@ -48,6 +50,11 @@ use crate::{
 
 /// Rows decoded at a time. Large enough that per-batch work vanishes, small enough to stay in cache.
 const BATCH_ROWS: usize = 16_384;
+
+/// Fewer columns than this are not worth another thread.
+const COLUMNS_PER_THREAD_MIN: usize = 16;
+/// The most threads that decode the rows of one row group.
+const THREADS_MAX: usize = 4;
 
 /// A block opened for reading rows.
 pub struct BlockReader {
@@ -137,17 +144,16 @@ impl BlockReader {
             return read_memory(&whole, scan, reads);
         }
         reads.go_on()?;
+        if let Some(traces) = &scan.traces {
+            let rows = self.rows_of_traces(row_group, traces, scan, reads).await?;
+            reads.spans.fetch_add(self.rows(row_group), Ordering::Relaxed);
+            return narrowed(rows, scan, reads);
+        }
         let mut conjuncts: Vec<Box<dyn ArrowPredicate>> = vec![];
         let file = BlockFile { block: Arc::clone(&self.block), footer: Arc::clone(self.metadata.metadata()), reads: Arc::clone(reads) };
-        let mut builder = ParquetRecordBatchStreamBuilder::new_with_metadata(file, self.metadata.clone())
+        let builder = ParquetRecordBatchStreamBuilder::new_with_metadata(file, self.metadata.clone())
             .with_row_groups(vec![row_group])
             .with_batch_size(BATCH_ROWS);
-        if let Some(traces) = &scan.traces {
-            if let Some(selection) = self.pages_of(row_group, traces) {
-                builder = builder.with_row_selection(selection);
-            }
-            conjuncts.push(self.trace_filter(Arc::clone(traces)));
-        }
         if let Some(predicate) = &scan.predicate {
             for conjunct in predicate.conjuncts() {
                 conjuncts.push(self.row_filter(&conjunct, reads)?);
@@ -203,7 +209,7 @@ impl BlockReader {
             if !asked || !pays {
                 return Ok(None);
             }
-            let (_, decoded, _) = self.decode(row_group, &missing, reads).await?.into_parts();
+            let (_, decoded, _) = self.decode(row_group, &missing, None, reads).await?.into_parts();
             for (index, mut array) in missing.iter().zip(decoded) {
                 // Decoding grows buffers by doubling.
                 if let Some(array) = Arc::get_mut(&mut array) {
@@ -258,23 +264,99 @@ impl BlockReader {
         chunks.filter(|(leaf, _)| columns.contains(&leaves.get_column_root_idx(*leaf))).map(|(_, chunk)| chunk)
     }
 
-    /// Some columns of a row group, all rows, in file order.
-    async fn decode(&self, row_group: usize, columns: &[usize], reads: &Arc<Reads>) -> Result<RecordBatch, QueryError> {
+    /// The columns that `scan` looks at, of the rows of some traces: from columns that are kept, and from no more pages of the
+    /// others than hold such rows.
+    async fn rows_of_traces(&self, row_group: usize, traces: &[TraceId], scan: &Scan, reads: &Arc<Reads>) -> Result<RecordBatch, QueryError> {
         reads.go_on()?;
-        let rows = usize::try_from(self.rows(row_group)).map_err(QueryError::internal)?;
-        let file = BlockFile { block: Arc::clone(&self.block), footer: Arc::clone(self.metadata.metadata()), reads: Arc::clone(reads) };
-        let stream = ParquetRecordBatchStreamBuilder::new_with_metadata(file, self.metadata.clone())
-            .with_row_groups(vec![row_group])
-            .with_batch_size(rows.max(1))
-            .with_projection(ProjectionMask::roots(self.metadata.parquet_schema(), columns.iter().copied()))
-            .build()
-            .map_err(|e| self.failed(e))?;
-        let schema = Arc::clone(stream.schema());
-        let batches = self.collect(stream, reads).await?;
-        match batches.as_slice() {
-            [batch] => Ok(batch.clone()),
-            batches => concat_batches(&schema, batches).map_err(QueryError::internal),
+        let rows = self.ranges_of_traces(row_group, traces, reads).await?;
+        let schema = &self.layout.schema;
+        let indices: Vec<usize> = match scan.needed() {
+            Some(needed) => (0..schema.fields().len()).filter(|index| needed.contains(schema.field(*index).name().as_str())).collect(),
+            None => (0..schema.fields().len()).collect(),
+        };
+        let numbers = UInt32Array::from_iter_values(rows.iter().flat_map(|range| range.start as u32..range.end as u32));
+        let mut arrays: Vec<Option<ArrayRef>> = Vec::with_capacity(indices.len());
+        for index in &indices {
+            arrays.push(match self.cache.column(&self.key(row_group, *index)).await {
+                Some(whole) => Some(take(&whole, &numbers, None).map_err(QueryError::internal)?),
+                None => None,
+            });
         }
+        let (mut kept, mut missing) = (vec![], vec![]);
+        for (index, array) in indices.iter().zip(&arrays) {
+            if array.is_some() { kept.push(*index) } else { missing.push(*index) }
+        }
+        reads.read(self.stored_bytes(row_group, &kept))?;
+        let decoded = self.decode(row_group, &missing, Some(&rows), reads).await?;
+        let mut decoded = decoded.columns().iter().cloned();
+        let arrays = arrays.into_iter().filter_map(|array| array.or_else(|| decoded.next())).collect();
+        let options = RecordBatchOptions::new().with_row_count(Some(numbers.len()));
+        let schema = Arc::new(schema.project(&indices).map_err(QueryError::internal)?);
+        RecordBatch::try_new_with_options(schema, arrays, &options).map_err(QueryError::internal)
+    }
+
+    /// The rows of some traces in a row group, ascending.
+    async fn ranges_of_traces(&self, row_group: usize, traces: &[TraceId], reads: &Arc<Reads>) -> Result<Vec<Range<usize>>, QueryError> {
+        let column = self.trace_id_column();
+        let pages = self.pages_of(row_group, traces);
+        let (ids, pages) = match self.cache.column(&self.key(row_group, column)).await {
+            Some(ids) => (ids, None),
+            None => {
+                let decoded = self.decode(row_group, &[column], pages.as_deref(), reads).await?;
+                (Arc::clone(decoded.column(0)), pages)
+            }
+        };
+        let mut found = rows_of(ids.as_fixed_size_binary(), traces).into_iter().map(|row| row as usize).peekable();
+        let mut ranges: Vec<Range<usize>> = vec![];
+        // Positions among the rows of the pages, which lie one after another.
+        let mut passed = 0;
+        for page in pages.unwrap_or_else(|| vec![0..ids.len()]) {
+            while let Some(row) = found.next_if(|row| *row < passed + page.len()) {
+                let row = page.start + row - passed;
+                match ranges.last_mut() {
+                    Some(last) if last.end == row => last.end += 1,
+                    _ => ranges.push(row..row + 1),
+                }
+            }
+            passed += page.len();
+        }
+        Ok(ranges)
+    }
+
+    /// Some columns of a row group in file order: all rows, or some by ranges that ascend.
+    async fn decode(&self, row_group: usize, columns: &[usize], rows: Option<&[Range<usize>]>, reads: &Arc<Reads>) -> Result<RecordBatch, QueryError> {
+        if columns.is_empty() || rows.is_some_and(<[_]>::is_empty) {
+            let schema = Arc::new(self.layout.schema.project(columns).map_err(QueryError::internal)?);
+            return Ok(RecordBatch::new_empty(schema));
+        }
+        reads.go_on()?;
+        let mut file = BlockFile { block: Arc::clone(&self.block), footer: Arc::clone(self.metadata.metadata()), reads: Arc::clone(reads) };
+        // A trace has few rows in many columns: so many pages are worth more than one thread.
+        let threads = if rows.is_some() { (columns.len() / COLUMNS_PER_THREAD_MIN).clamp(1, THREADS_MAX) } else { 1 };
+        let share = columns.len().div_ceil(threads);
+        let shares = columns.chunks(share).map(|columns| Pages::new(Arc::clone(self.metadata.metadata()), row_group, columns, rows.map(<[_]>::to_vec)));
+        let shares: Vec<(Vec<Range<u64>>, Pages)> = shares.map(|pages| (pages.ranges(), pages)).collect();
+        let ranges = shares.iter().flat_map(|(ranges, _)| ranges.iter().cloned()).collect();
+        let mut bytes = file.get_byte_ranges(ranges).await.map_err(|e| self.failed(e))?.into_iter();
+        let mut decoding = vec![];
+        for (ranges, pages) in shares {
+            let (bytes, fields) = (bytes.by_ref().take(ranges.len()).collect(), self.layout.schema.fields().clone());
+            decoding.push(move || pages.decode(bytes, &fields));
+        }
+        let here = decoding.pop();
+        let elsewhere: Vec<_> = decoding.into_iter().map(|decode| AbortOnDropHandle::new(tokio::spawn(async move { decode() }))).collect();
+        let last = here.map(|decode| decode()).transpose().map_err(|e| self.failed(e))?;
+        let mut decoded = vec![];
+        for share in elsewhere {
+            decoded.push(share.await.map_err(QueryError::internal)?.map_err(|e| self.failed(e))?);
+        }
+        decoded.extend(last);
+        if let [only] = decoded.as_slice() {
+            return Ok(only.clone());
+        }
+        let schema = Arc::new(self.layout.schema.project(columns).map_err(QueryError::internal)?);
+        let arrays = decoded.iter().flat_map(|share| share.columns().iter().cloned()).collect();
+        RecordBatch::try_new(schema, arrays).map_err(QueryError::internal)
     }
 
     fn failed(&self, error: ParquetError) -> QueryError {
@@ -318,17 +400,8 @@ impl BlockReader {
         })))
     }
 
-    fn trace_filter(&self, traces: Arc<Vec<TraceId>>) -> Box<dyn ArrowPredicate> {
-        let mask = self.mask([schema::TRACE_ID].into_iter());
-        Box::new(ArrowPredicateFn::new(mask, move |batch| {
-            let ids = batch.column(0).as_fixed_size_binary();
-            let wanted = |row| TraceId::from_slice(ids.value(row)).is_some_and(|id| traces.binary_search(&id).is_ok());
-            Ok((0..ids.len()).map(|row| Some(wanted(row))).collect())
-        }))
-    }
-
-    /// The pages of a row group that can hold one of `traces`, by the page index of the trace id column.
-    fn pages_of(&self, row_group: usize, traces: &[TraceId]) -> Option<RowSelection> {
+    /// The rows of those pages of a row group that can hold one of `traces`, by the page index of the trace id column.
+    fn pages_of(&self, row_group: usize, traces: &[TraceId]) -> Option<Vec<Range<usize>>> {
         let column = self.trace_id_column();
         let metadata = self.metadata.metadata();
         let ColumnIndexMetaData::FIXED_LEN_BYTE_ARRAY(index) = metadata.column_index()?.get(row_group)?.get(column)? else {
@@ -351,7 +424,7 @@ impl BlockReader {
                 ranges.push(row(page)..row(page + 1));
             }
         }
-        Some(RowSelection::from_consecutive_ranges(ranges.into_iter(), end))
+        Some(ranges)
     }
 }
 
@@ -384,6 +457,11 @@ pub fn read_memory(records: &RecordBatch, scan: &Scan, reads: &Reads) -> Result<
         }
         None => records.clone(),
     };
+    narrowed(rows, scan, reads)
+}
+
+/// Of rows of the traces that `scan` names, those for which its predicate holds, with the columns that it returns.
+fn narrowed(rows: RecordBatch, scan: &Scan, reads: &Reads) -> Result<RecordBatch, QueryError> {
     let mask = scan.predicate.as_ref().map(|predicate| matching(predicate, &rows, reads)).transpose()?;
     let rows = match &scan.columns {
         Some(columns) => project(&rows, columns.iter().map(String::as_str))?,

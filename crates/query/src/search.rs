@@ -9,8 +9,7 @@ use std::{
 };
 
 use arrow::{
-    array::{AsArray, BooleanArray, RecordBatch, UInt32Array},
-    compute::take_record_batch,
+    array::{AsArray, RecordBatch},
     datatypes::Int64Type,
 };
 use block::schema;
@@ -29,14 +28,14 @@ use crate::{
     reader::{Reader, Strings},
     reads::Reads,
     request::{Cursor, QueryError, SearchFilter, SearchRequest, TimeRange},
-    scan::{Scan, matching, read_memory},
+    scan::Scan,
     shown::SpanWriter,
     source::{Source, Sources, Unit},
     spansets::{BoundPipeline, everything, rows_needed, single_filter, trace_runs},
     split::TraceSet,
-    trace_index::TraceIndex,
     traces::TraceRows,
     value::Value,
+    walk::Walk,
 };
 
 /// What is shown for a trace whose root span is not there.
@@ -305,16 +304,11 @@ impl Engine {
             };
             let units = source.units(&work.scan, reads)?;
             let work = Arc::new(work);
-            let results = self
-                .each_unit(units, |unit| {
-                    let work = Arc::clone(&work);
-                    async move { work.run(unit).await }
-                })
-                .await?;
-            for result in results {
-                winners.extend(result.winners);
-                touched.extend(result.touched.into_iter().filter(|id| sources.loose.contains(id)));
-                inspected += result.traces;
+            for units in at_hand_together(units, self.columns().capacity()) {
+                let found = self.found(&work, units).await?;
+                winners.extend(found.winners);
+                touched.extend(found.touched.into_iter().filter(|id| sources.loose.contains(id)));
+                inspected += found.traces;
             }
             keep_newest(&mut winners, request.limit);
         }
@@ -328,6 +322,41 @@ impl Engine {
             }
         }
         Ok((winners, inspected))
+    }
+
+    /// The first pass over some units of one source.
+    async fn found(&self, work: &Arc<UnitWork>, units: Vec<Unit>) -> Result<UnitResult, QueryError> {
+        let row_groups = units.len();
+        let begun = self
+            .each_unit(units, |unit| {
+                let work = Arc::clone(work);
+                async move { work.begin(unit, row_groups).await }
+            })
+            .await?;
+        let (mut found, mut walks) = (UnitResult::default(), vec![]);
+        for begun in begun {
+            match begun {
+                Begun::Walk(walk) => walks.push(*walk),
+                Begun::Done(result) => found.extend(result, work),
+            }
+        }
+        while !walks.is_empty() {
+            let share = walks.len().div_ceil(self.parallelism().get());
+            let mut shares = vec![];
+            while !walks.is_empty() {
+                shares.push(walks.split_off(walks.len().saturating_sub(share)));
+            }
+            let stepped = shares.into_iter().map(|walks| {
+                let work = Arc::clone(work);
+                async move { work.step(walks) }
+            });
+            for stepped in self.side_by_side(stepped).await? {
+                let (left, result) = stepped?;
+                walks.extend(left);
+                found.extend(result, work);
+            }
+        }
+        Ok(found)
     }
 
     /// Tells those of the certain winners that are not told yet.
@@ -415,11 +444,43 @@ struct UnitWork {
     reads: Arc<Reads>,
 }
 
-/// Traces looked at in the first step of a row group, and how much more in each further one.
-const STEP_TRACES_MIN: usize = 32;
-const STEP_GROWTH: usize = 4;
-/// Steps that evaluate the condition on the rows they look at.
-const STEPS_UNDECIDED: usize = 2;
+/// The first pass over one unit, as far as it got at once.
+enum Begun {
+    Done(UnitResult),
+    /// Its columns are at hand: it goes back in time together with the others.
+    Walk(Box<Walk>),
+}
+
+impl UnitResult {
+    fn extend(&mut self, other: Self, work: &UnitWork) {
+        self.winners.extend(other.winners);
+        self.touched.extend(other.touched);
+        self.traces += other.traces;
+        keep_newest(&mut self.winners, work.limit);
+        if let Some(last) = self.winners.get(work.limit.wrapping_sub(1)) {
+            work.oldest_wanted.fetch_max(last.start, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Units in stretches whose columns fit into `bytes` together, or of one.
+fn at_hand_together(units: Vec<Unit>, bytes: u64) -> Vec<Vec<Unit>> {
+    let mut stretches: Vec<Vec<Unit>> = vec![];
+    let mut left = 0;
+    for unit in units {
+        match stretches.last_mut() {
+            Some(stretch) if unit.memory_bytes <= left => {
+                left -= unit.memory_bytes;
+                stretch.push(unit);
+            }
+            _ => {
+                left = bytes.saturating_sub(unit.memory_bytes);
+                stretches.push(vec![unit]);
+            }
+        }
+    }
+    stretches
+}
 
 impl UnitWork {
     /// `None` if the source cannot contribute.
@@ -467,81 +528,40 @@ impl UnitWork {
         }))
     }
 
-    async fn run(&self, unit: Unit) -> Result<UnitResult, QueryError> {
-        let mut result = UnitResult::default();
+    /// Reads the unit and decides, unless its columns are at hand. `row_groups` are looked at side by side.
+    async fn begin(&self, unit: Unit, row_groups: usize) -> Result<Begun, QueryError> {
         // Parts of traces outside the range are asked for by id.
         let whole = if self.scan.traces.is_none() { unit.whole(&self.scan, &self.reads).await? } else { None };
-        match whole {
-            Some((rows, traces)) => self.newest_first(&rows, &traces, &mut result)?,
-            None => self.decide(&unit.read(&self.scan, &self.reads).await?, &mut result)?,
+        if let Some((rows, traces)) = whole {
+            return Ok(Begun::Walk(Box::new(Walk::new(&rows, traces, &self.scan, self.limit, row_groups)?)));
         }
+        let mut result = UnitResult::default();
+        self.decide(&unit.read(&self.scan, &self.reads).await?, &mut result)?;
         keep_newest(&mut result.winners, self.limit);
-        if let Some(last) = result.winners.get(self.limit.wrapping_sub(1)) {
-            self.oldest_wanted.fetch_max(last.start, Ordering::Relaxed);
-        }
-        Ok(result)
+        Ok(Begun::Done(result))
     }
 
-    /// Looks at the newest traces first, in growing steps, until nothing older can be among the newest that match.
-    fn newest_first(&self, rows: &RecordBatch, traces: &TraceIndex, result: &mut UnitResult) -> Result<(), QueryError> {
-        let rows = self.scan.needed_of(rows)?;
-        let ids = rows
-            .column_by_name(schema::TRACE_ID)
-            .ok_or_else(|| QueryError::internal("rows without trace ids"))?
-            .as_fixed_size_binary();
-        // Split traces that are looked at together elsewhere are left out here; of the others that match it is told.
-        let wanted = |trace: u32| {
-            let id = || TraceId::from_slice(ids.value(traces.rows(trace).start as usize)).unwrap_or_default();
-            match !self.split.is_empty() && self.split.contains(&id()) {
+    /// Takes each row group a step further, and leaves out those in which nothing older can be among the newest that match.
+    fn step(&self, walks: Vec<Walk>) -> Result<(Vec<Walk>, UnitResult), QueryError> {
+        let mut result = UnitResult::default();
+        let mut left = Vec::with_capacity(walks.len());
+        for mut walk in walks {
+            let oldest_wanted = self.oldest_wanted.load(Ordering::Relaxed);
+            if self.limit == 0 || walk.over(oldest_wanted) {
+                continue;
+            }
+            let traces = Arc::clone(walk.traces());
+            // Split traces that are looked at together elsewhere are left out here; of the others that match it is told.
+            let wanted = |trace: u32, id: &dyn Fn() -> TraceId| match !self.split.is_empty() && self.split.contains(&id()) {
                 true => self.loose.contains(&id()),
                 false => traces.overlaps(trace, self.range),
-            }
-        };
-        let mut left = traces.newest();
-        let mut step = self.limit.max(STEP_TRACES_MIN);
-        // After the first steps the condition is decided for all rows at once, and only rows for which it holds are taken.
-        let mut holds: Option<(BooleanArray, Vec<bool>)> = None;
-        let mut looked_at_rows = 0;
-        for steps in 0.. {
-            let Some(newest) = left.first() else { break };
-            let found = result.winners.get(self.limit.wrapping_sub(1)).map_or(i64::MIN, |winner| winner.start);
-            let oldest_wanted = found.max(self.oldest_wanted.load(Ordering::Relaxed));
-            if traces.start(*newest) < oldest_wanted || self.limit == 0 {
-                break;
-            }
-            if let (true, None, Some(predicate)) = (steps >= STEPS_UNDECIDED, &holds, &self.scan.predicate) {
-                let mask = matching(predicate, &rows, &self.reads)?;
-                let some = traces.any(&mask);
-                self.reads.spans.fetch_add((rows.num_rows() - looked_at_rows) as u64, Ordering::Relaxed);
-                holds = Some((mask, some));
-            }
-            let (looked_at, others) = left.split_at(step.min(left.len()));
-            let enough = looked_at.partition_point(|trace| traces.start(*trace) >= oldest_wanted);
-            let mut numbers: Vec<u32> = vec![];
-            for trace in looked_at[..enough].iter().copied() {
-                match &holds {
-                    Some((_, some)) if !some[trace as usize] => {}
-                    _ if !wanted(trace) => {}
-                    Some((mask, _)) => numbers.extend(traces.rows(trace).filter(|row| mask.value(*row as usize))),
-                    None => numbers.extend(traces.rows(trace)),
-                }
-            }
-            let taken = take_record_batch(&rows, &UInt32Array::from(numbers)).map_err(QueryError::internal)?;
-            self.reads.go_on()?;
-            let records = match &holds {
-                Some(_) => taken,
-                None => {
-                    looked_at_rows += taken.num_rows();
-                    read_memory(&taken, &self.scan, &self.reads)?
-                }
             };
+            let records = walk.step(&self.scan, oldest_wanted, wanted, &self.reads)?;
             self.reads.trail.rows_kept.fetch_add(records.num_rows() as u64, Ordering::Relaxed);
-            self.decide(&records, result)?;
-            keep_newest(&mut result.winners, self.limit);
-            left = others;
-            step = step.saturating_mul(STEP_GROWTH);
+            self.decide(&records, &mut result)?;
+            left.push(walk);
         }
-        Ok(())
+        Ok((left, result))
     }
 
     /// Decides which of the traces that have rows left match.

@@ -3,7 +3,7 @@
 use std::{mem::size_of, ops::Range};
 
 use arrow::{
-    array::{Array, AsArray, BooleanArray, FixedSizeBinaryArray, RecordBatch},
+    array::{Array, AsArray, FixedSizeBinaryArray, RecordBatch},
     datatypes::Int64Type,
 };
 use block::schema;
@@ -64,19 +64,6 @@ impl TraceIndex {
 
     pub fn overlaps(&self, trace: u32, range: Option<TimeRange>) -> bool {
         range.is_none_or(|range| self.starts[trace as usize] <= range.end && self.ends[trace as usize] >= range.start)
-    }
-
-    /// For each trace, whether `rows` names any of its rows.
-    pub fn any(&self, rows: &BooleanArray) -> Vec<bool> {
-        let mut any = vec![false; self.starts.len()];
-        let mut trace = 0;
-        for row in rows.values().set_indices() {
-            while self.rows[trace + 1] as usize <= row {
-                trace += 1;
-            }
-            any[trace] = true;
-        }
-        any
     }
 
     /// About what it takes in memory.

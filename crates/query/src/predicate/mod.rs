@@ -69,6 +69,11 @@ impl Predicate {
         }
     }
 
+    /// Whether it reads columns of lists: events, links, attributes without a column of their own.
+    pub fn reads_lists(&self) -> bool {
+        self.columns.iter().any(|column| is_nested(column))
+    }
+
     /// The same predicate over a schema that holds at least its columns, perhaps at other positions.
     pub fn over(&self, schema: &Schema) -> Result<Arc<dyn PhysicalExpr>, QueryError> {
         reassign_expr_columns(Arc::clone(&self.expr), schema).map_err(QueryError::internal)
@@ -91,7 +96,7 @@ impl Predicate {
         let mut parts = vec![];
         split(&self.expr, &mut parts);
         let mut parts: Vec<_> = parts.into_iter().map(Predicate::new).collect();
-        parts.sort_by_key(|part| part.columns.iter().any(|c| is_nested(c)));
+        parts.sort_by_key(Predicate::reads_lists);
         parts
     }
 }
