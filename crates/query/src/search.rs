@@ -304,7 +304,7 @@ impl Engine {
             };
             let units = source.units(&work.scan, reads)?;
             let work = Arc::new(work);
-            for units in at_hand_together(units, self.columns().capacity()) {
+            for units in at_hand_together(units, self.columns().capacity(), self.parallelism().get()) {
                 let found = self.found(&work, units).await?;
                 winners.extend(found.winners);
                 touched.extend(found.touched.into_iter().filter(|id| sources.loose.contains(id)));
@@ -463,14 +463,17 @@ impl UnitResult {
     }
 }
 
-/// Units in stretches whose columns fit into `bytes` together, or of one.
-fn at_hand_together(units: Vec<Unit>, bytes: u64) -> Vec<Vec<Unit>> {
+/// Each thread reads so many units of a stretch at least: few of those that are not at hand wait for a stretch to end.
+const UNITS_PER_THREAD_MIN: usize = 8;
+
+/// Units in stretches whose columns fit into `bytes` together, or of as many as keep `threads` busy.
+fn at_hand_together(units: Vec<Unit>, bytes: u64, threads: usize) -> Vec<Vec<Unit>> {
     let mut stretches: Vec<Vec<Unit>> = vec![];
     let mut left = 0;
     for unit in units {
         match stretches.last_mut() {
-            Some(stretch) if unit.memory_bytes <= left => {
-                left -= unit.memory_bytes;
+            Some(stretch) if unit.memory_bytes <= left || stretch.len() < threads * UNITS_PER_THREAD_MIN => {
+                left = left.saturating_sub(unit.memory_bytes);
                 stretch.push(unit);
             }
             _ => {
