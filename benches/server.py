@@ -1,0 +1,82 @@
+"""One `sostenuto serve` process on a folder of its own, for the benchmarks."""
+import json, os, pathlib, signal, subprocess, sys, time, urllib.request
+
+API, OTLP_HTTP, OTLP_GRPC = 23200, 24318, 24317
+
+CONFIG = """
+server: {{http_listen_port: {api}}}
+distributor:
+  receivers:
+    otlp:
+      protocols:
+        grpc: {{endpoint: "127.0.0.1:{grpc}"}}
+        http: {{endpoint: "127.0.0.1:{http}"}}
+storage: {{path: {path}}}
+compactor: {compactor}
+overrides: {{defaults: {{ingestion: {{rate_limit_bytes: 10GiB, burst_size_bytes: 1GiB}}}}}}
+log: {{level: warn}}
+"""
+
+
+class Server:
+    """Runs while the `with` block does. `compactor` are settings of that section, as YAML."""
+
+    def __init__(self, binary, folder, compactor):
+        self.data = pathlib.Path(folder) / "data"
+        config = pathlib.Path(folder) / "config.yaml"
+        config.write_text(CONFIG.format(api=API, grpc=OTLP_GRPC, http=OTLP_HTTP, path=self.data, compactor=compactor))
+        self.command = [binary, "serve", f"--config.file={config}"]
+
+    def __enter__(self):
+        self.process = subprocess.Popen(self.command, stdout=subprocess.DEVNULL)
+        self.pid = self.process.pid
+        for _ in range(600):
+            if self.process.poll() is not None:
+                sys.exit(f"the server ended with status {self.process.returncode}")
+            try:
+                self.http("/ready")
+                return self
+            except OSError:
+                time.sleep(0.05)
+        sys.exit("the server did not become ready within 30 s")
+
+    def __exit__(self, *_):
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(60)
+
+    def http(self, path, method="GET"):
+        request = urllib.request.Request(f"http://127.0.0.1:{API}{path}", method=method)
+        return urllib.request.urlopen(request, timeout=300).read()
+
+    def cpu_seconds(self):
+        fields = open(f"/proc/{self.pid}/stat").read().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def memory_mb(self, what="VmHWM"):
+        """The peak, or with VmRSS what it takes now."""
+        return next(int(l.split()[1]) for l in open(f"/proc/{self.pid}/status") if l.startswith(what)) / 1024
+
+    def counter(self, name):
+        lines = self.http("/metrics").decode().splitlines()
+        return sum(float(l.rsplit(" ", 1)[1]) for l in lines if l.split("{")[0].split(" ")[0] in (name, f"{name}_total"))
+
+    def wait_merged(self, seconds=300):
+        for _ in range(2 * seconds):
+            if self.counter("sostenuto_compactor_compactions") > 0 and self.counter("sostenuto_compactor_blocks_due") == 0:
+                return
+            time.sleep(0.5)
+        sys.exit(f"the compactor did not merge the blocks within {seconds} s")
+
+    def blocks(self):
+        """Ids of the blocks of all tables, by their Delta logs. Files of merged blocks stay for a while and do not count."""
+        blocks = set()
+        for commit in sorted(self.data.rglob("_delta_log/*.json")):
+            for action in map(json.loads, commit.read_text().splitlines()):
+                if "add" in action:
+                    blocks.add(pathlib.Path(action["add"]["path"]).stem)
+                if "remove" in action:
+                    blocks.discard(pathlib.Path(action["remove"]["path"]).stem)
+        return blocks
+
+    def bytes_of(self, blocks, suffix):
+        return sum(f.stat().st_size for f in self.data.rglob(f"*{suffix}") if f.stem in blocks)
