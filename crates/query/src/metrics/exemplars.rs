@@ -1,8 +1,11 @@
-//! Exemplars: traces that stand for the samples of a series.
+//! Exemplars: spans that stand for the samples of a series, each with its trace.
 //!
-//! The time axis is cut into half as many slots as there may be exemplars. Of the traces whose first span that counts lies
-//! in a slot, two stand for it: those with the least digests of their ids. So which are chosen is as good as random,
-//! and the same wherever the spans lie.
+//! The time axis is cut into half as many slots as there may be exemplars. Of the spans that count and start in a slot, two of
+//! different traces stand for it: those with the least digests of their start times. So which are chosen is as good as
+//! random, and the same wherever the spans lie. A digest is made of what counting reads anyway: almost all spans are passed
+//! over without a look at anything else.
+
+use std::collections::HashSet;
 
 use arrow::{array::AsArray, datatypes::Int64Type};
 use block::schema;
@@ -15,7 +18,7 @@ use super::{
     intervals::Intervals,
     series::group_labels,
 };
-use crate::{reader::Reader, request::QueryError, shown::key_value, spansets::trace_runs, traces::TraceRows, value::Value};
+use crate::{reader::Reader, request::QueryError, shown::key_value, traces::TraceRows, value::Value};
 
 /// Exemplars where neither the request nor a hint says how many.
 pub const EXEMPLARS_DEFAULT: usize = 100;
@@ -28,13 +31,28 @@ const PER_SLOT: usize = 2;
 pub struct Exemplars {
     most: usize,
     per_slot: usize,
+    /// Ordered by digest, each of another trace.
     slots: Vec<Vec<Candidate>>,
+    settled: Settled,
 }
 
-/// The first span of a trace that counts.
+/// The longest run of slots that have all they may have: the first and the last start time known to lie in it, and the
+/// greatest digest in it. A span that starts between the two and has a greater digest does not enter.
+#[derive(Clone, Copy, Debug)]
+struct Settled {
+    first: i64,
+    last: i64,
+    digest: u64,
+}
+
+impl Settled {
+    const NOTHING: Self = Self { first: i64::MAX, last: i64::MIN, digest: 0 };
+}
+
+/// A span that counts.
 #[derive(Clone, Debug)]
 struct Candidate {
-    /// What decides, then the id itself.
+    /// Of the start. What decides, then the trace's id.
     digest: (u64, TraceId),
     /// Unix nanoseconds.
     start: i64,
@@ -64,7 +82,7 @@ impl Exemplar {
 
 impl Exemplars {
     pub fn new(most: usize) -> Self {
-        Self { most, per_slot: most.min(PER_SLOT), slots: vec![vec![]; most.div_ceil(PER_SLOT)] }
+        Self { most, per_slot: most.min(PER_SLOT), slots: vec![vec![]; most.div_ceil(PER_SLOT)], settled: Settled::NOTHING }
     }
 
     /// Looks at the rows that count: `selected`, or all.
@@ -84,33 +102,27 @@ impl Exemplars {
         }
         let (starts, ids) = (starts.as_primitive::<Int64Type>(), ids.as_fixed_size_binary());
         let reader = measured.map(|name| Reader::new(&rows.layout.places(name), &rows.records));
-        let mut selected = selected.map(|rows| rows.iter().copied().peekable());
-        for run in trace_runs(&rows.records)? {
-            let counts = |row: &usize| intervals.of(starts.value(*row)).is_some();
-            let first = match &mut selected {
-                None => run.clone().find(counts),
-                Some(selected) => {
-                    let mut first = None;
-                    while let Some(row) = selected.next_if(|row| (*row as usize) < run.end) {
-                        first = first.or(Some(row as usize).filter(counts));
-                    }
-                    first
-                }
-            };
-            let Some(row) = first else { continue };
-            let (start, id) = (starts.value(row), TraceId::from_slice(ids.value(row)).unwrap_or_default());
-            let (digest, slot) = ((digest(&id), id), self.slot(start, intervals));
-            if self.slots[slot].get(self.per_slot - 1).is_some_and(|last| last.digest <= digest) {
-                continue;
+        let mut look = |row: usize| {
+            let start = starts.value(row);
+            let digest = digest(start);
+            let settled = &self.settled;
+            if settled.first <= start && start <= settled.last && digest > settled.digest {
+                return;
             }
-            let candidate = Candidate {
-                digest,
-                start,
-                interval: intervals.of(start).unwrap_or_default(),
-                group: groups.keys[groups.numbers[row] as usize].clone(),
-                measured: reader.as_ref().and_then(|reader| reader.first(row)),
-            };
-            self.keep(slot, candidate);
+            let Some(interval) = intervals.of(start) else { return };
+            let slot = self.slot(start, intervals);
+            let full = |slot: &Vec<Candidate>| slot.get(self.per_slot - 1).map(|last| last.digest);
+            if full(&self.slots[slot]).is_some_and(|last| last.0 < digest) {
+                return;
+            }
+            let group = groups.keys[groups.numbers[row] as usize].clone();
+            let measured = reader.as_ref().and_then(|reader| reader.first(row));
+            let trace = TraceId::from_slice(ids.value(row)).unwrap_or_default();
+            self.keep(slot, Candidate { digest: (digest, trace), start, interval, group, measured });
+        };
+        match selected {
+            None => (0..starts.len()).for_each(&mut look),
+            Some(rows) => rows.iter().for_each(|row| look(*row as usize)),
         }
         Ok(())
     }
@@ -125,9 +137,31 @@ impl Exemplars {
 
     fn keep(&mut self, slot: usize, candidate: Candidate) {
         let kept = &mut self.slots[slot];
+        // Of one trace the least digest, and of equal ones the span that was received first.
+        match kept.iter().position(|other| other.digest.1 == candidate.digest.1) {
+            Some(same) if kept[same].digest <= candidate.digest => return,
+            Some(same) => drop(kept.remove(same)),
+            None => {}
+        }
         let at = kept.partition_point(|other| other.digest < candidate.digest);
+        if at == self.per_slot {
+            return;
+        }
         kept.insert(at, candidate);
         kept.truncate(self.per_slot);
+        self.settle();
+    }
+
+    fn settle(&mut self) {
+        let runs = self.slots.split(|slot| slot.len() < self.per_slot);
+        let run = runs.max_by_key(|run| run.len()).unwrap_or_default();
+        let starts = || run.iter().flatten().map(|candidate| candidate.start);
+        self.settled = match (starts().min(), starts().max()) {
+            (Some(first), Some(last)) => {
+                Settled { first, last, digest: run.iter().flatten().map(|candidate| candidate.digest.0).max().unwrap_or(0) }
+            }
+            _ => Settled::NOTHING,
+        };
     }
 
     pub fn add(&mut self, other: Self) {
@@ -136,11 +170,13 @@ impl Exemplars {
         }
     }
 
-    /// Each with the group it stands for, in the order of their times. Their labels are those of the group, what is measured,
+    /// Each with the group it stands for, in the order of their times, a trace once. Their labels are those of the group, what is measured,
     /// and the trace.
     pub fn by_group(&self, query: &MetricsQuery, measured: Option<&Attribute>) -> Vec<(GroupKey, Option<Value>, Exemplar)> {
         let mut all: Vec<&Candidate> = self.slots.iter().flatten().collect();
         all.sort_by_key(|candidate| (candidate.start, candidate.digest));
+        let mut traces = HashSet::new();
+        all.retain(|candidate| traces.insert(candidate.digest.1));
         all.truncate(self.most);
         let exemplar = |candidate: &Candidate| {
             let mut labels = group_labels(query, &candidate.group, false);
@@ -158,10 +194,9 @@ impl Exemplars {
     }
 }
 
-/// Spreads ids evenly, whatever they have in common. SplitMix64's last step.
-fn digest(id: &TraceId) -> u64 {
-    let number = u128::from_be_bytes(id.0);
-    let mut mixed = (number >> 64) as u64 ^ (number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+/// Spreads times evenly, whatever they have in common. SplitMix64's last step.
+fn digest(time: i64) -> u64 {
+    let mut mixed = (time as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     mixed ^ (mixed >> 31)
