@@ -57,6 +57,10 @@ impl TraceIndex {
         self.rows[trace as usize]..self.rows[trace as usize + 1]
     }
 
+    pub fn of_row(&self, row: u32) -> u32 {
+        self.rows.partition_point(|first| *first <= row).saturating_sub(1) as u32
+    }
+
     /// Unix nanoseconds.
     pub fn start(&self, trace: u32) -> i64 {
         self.starts[trace as usize]

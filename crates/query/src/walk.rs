@@ -3,7 +3,10 @@
 //! Traces lie by their ids, so the newest of a block are spread over all its row groups. All row groups go back in time side by
 //! side, in steps: what one finds bounds how far the others have to go.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    cmp::Reverse,
+    sync::{Arc, atomic::Ordering},
+};
 
 use arrow::{
     array::{AsArray, BooleanArray, RecordBatch, UInt32Array},
@@ -24,6 +27,8 @@ const FIRST_TRACES_MIN: usize = 32;
 const STEP_TRACES_MIN: usize = 4;
 /// How much more is looked at in each further step: what a step looks at too much is less than all before it.
 const STEP_GROWTH: usize = 2;
+/// Where the condition holds for fewer rows than one in so many, their traces are put in order instead of looking at all.
+const ROWS_PER_FEW: usize = 64;
 /// Steps that evaluate the condition on the rows they look at; then it is evaluated on all rows, column by column.
 const STEPS_UNDECIDED: usize = 3;
 
@@ -31,7 +36,9 @@ const STEPS_UNDECIDED: usize = 3;
 pub struct Walk {
     rows: RecordBatch,
     traces: Arc<TraceIndex>,
-    /// How many of the newest traces were looked at.
+    /// The traces with rows for which the condition holds, newest first, if these are few; else all are looked at.
+    few: Option<Vec<u32>>,
+    /// How many of the newest traces, or of the few, were looked at.
     seen: usize,
     steps: usize,
     step: usize,
@@ -48,12 +55,12 @@ impl Walk {
         let step = (limit.max(FIRST_TRACES_MIN) / row_groups.max(1)).max(STEP_TRACES_MIN);
         // Lists are slow to copy and quick to look through: most are empty.
         let steps = if scan.predicate.as_ref().is_some_and(|p| p.reads_lists()) { STEPS_UNDECIDED } else { 0 };
-        Ok(Self { rows, traces, seen: 0, steps, step, holds: None, evaluated: 0 })
+        Ok(Self { rows, traces, few: None, seen: 0, steps, step, holds: None, evaluated: 0 })
     }
 
     /// Whether no trace is left that starts at or after `oldest_wanted`, in Unix nanoseconds.
     pub fn over(&self, oldest_wanted: i64) -> bool {
-        self.traces.newest().get(self.seen).is_none_or(|trace| self.traces.start(*trace) < oldest_wanted)
+        self.order().get(self.seen).is_none_or(|trace| self.traces.start(*trace) < oldest_wanted)
     }
 
     /// Of the next traces that start at or after `oldest_wanted` and are wanted, the rows for which the condition holds, with the
@@ -67,7 +74,12 @@ impl Walk {
     ) -> Result<RecordBatch, QueryError> {
         reads.go_on()?;
         if let (true, None, Some(predicate)) = (self.steps >= STEPS_UNDECIDED, &self.holds, &scan.predicate) {
-            self.holds = Some(matching(predicate, &self.rows, reads)?);
+            let holds = matching(predicate, &self.rows, reads)?;
+            if holds.true_count() * ROWS_PER_FEW < holds.len() {
+                self.few = Some(self.traces_of(&holds));
+                self.seen = 0;
+            }
+            self.holds = Some(holds);
             reads.spans.fetch_add((self.rows.num_rows() - self.evaluated) as u64, Ordering::Relaxed);
             // The condition's own columns are of no more use.
             if let Some(columns) = &scan.columns {
@@ -76,7 +88,7 @@ impl Walk {
         }
         let ids = self.rows.column_by_name(schema::TRACE_ID).ok_or_else(|| QueryError::internal("rows without trace ids"))?;
         let ids = ids.as_fixed_size_binary();
-        let left = &self.traces.newest()[self.seen..];
+        let left = &self.order()[self.seen..];
         let next = &left[..self.step.min(left.len())];
         let next = &next[..next.partition_point(|trace| self.traces.start(*trace) >= oldest_wanted)];
         let mut numbers: Vec<u32> = vec![];
@@ -85,7 +97,7 @@ impl Walk {
             let id = || TraceId::from_slice(ids.value(rows.start as usize)).unwrap_or_default();
             let before = numbers.len();
             match &self.holds {
-                Some(holds) => numbers.extend(rows.clone().filter(|row| holds.value(*row as usize))),
+                Some(holds) => numbers.extend(rows.clone().filter(|row| holds.values().value(*row as usize))),
                 None => numbers.extend(rows.clone()),
             }
             if numbers.len() > before && !wanted(trace, &id) {
@@ -101,6 +113,22 @@ impl Walk {
         }
         self.evaluated += taken.num_rows();
         read_memory(&taken, scan, reads)
+    }
+
+    fn order(&self) -> &[u32] {
+        self.few.as_deref().unwrap_or(self.traces.newest())
+    }
+
+    /// The traces of rows for which the condition holds, newest first, but for those that were looked at.
+    fn traces_of(&self, holds: &BooleanArray) -> Vec<u32> {
+        let mut traces: Vec<u32> = holds.values().set_indices().map(|row| self.traces.of_row(row as u32)).collect();
+        traces.dedup();
+        let place = |trace: &u32| (Reverse(self.traces.start(*trace)), *trace);
+        if let Some(last) = self.seen.checked_sub(1).map(|last| place(&self.traces.newest()[last])) {
+            traces.retain(|trace| place(trace) > last);
+        }
+        traces.sort_unstable_by_key(place);
+        traces
     }
 
     pub fn traces(&self) -> &Arc<TraceIndex> {
