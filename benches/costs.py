@@ -8,10 +8,12 @@ dataset of gen.py, flushes, lets the compactor finish, and asks every query of q
 started (cold) and once more (hot). The figures are differences of `sostenuto_storage_*` in /metrics. With a folder the
 requests are those that an object store would get, but for reads that go through the page cache chunk by chunk.
 """
-import argparse, json, os, pathlib, shutil, signal, subprocess, sys, tempfile, time, urllib.parse, urllib.request
+import argparse, json, os, pathlib, shutil, subprocess, sys, tempfile, time, urllib.parse, urllib.request
+
+from server import OTLP_HTTP, Server
 
 HERE = pathlib.Path(__file__).resolve().parent
-API, OTLP_HTTP, OTLP_GRPC, MINIO = 23210, 24328, 24327, 23219
+MINIO = 23219
 # US dollars, S3 Standard, us-east-1, list prices as of 2026-11: put/list per 1,000, get per 1,000, GB and month.
 PUT_1000, GET_1000, GB_MONTH = 0.005, 0.0004, 0.023
 KINDS = ("put", "get", "head", "list", "delete")
@@ -22,34 +24,13 @@ ap.add_argument("--binary", default=str(HERE.parent / "target/release/sostenuto"
 ap.add_argument("--minio")
 ap.add_argument("--json")
 
-CONFIG = """
-server: {{http_listen_port: {api}}}
-distributor:
-  receivers:
-    otlp:
-      protocols:
-        grpc: {{endpoint: "127.0.0.1:{grpc}"}}
-        http: {{endpoint: "127.0.0.1:{http}"}}
-storage:
-  path: {path}
-  {store}
-compactor: {{interval: {interval}, min_input_blocks: 2}}
-overrides: {{defaults: {{ingestion: {{rate_limit_bytes: 10GiB, burst_size_bytes: 1GiB}}}}}}
-log: {{level: warn}}
-"""
-S3 = """backend: s3
-  s3: {{bucket: traces, endpoint: "127.0.0.1:{port}", access_key: minioadmin, secret_key: minioadmin, insecure: true}}"""
+S3 = """backend: s3, s3: {{bucket: traces, endpoint: "127.0.0.1:{port}", access_key: minioadmin, secret_key: minioadmin, insecure: true}}"""
 
 
-def http(path, method="GET"):
-    request = urllib.request.Request(f"http://127.0.0.1:{API}{path}", method=method)
-    return urllib.request.urlopen(request, timeout=300).read()
-
-
-def counts():
+def counts(server):
     """Requests by kind and bytes both ways, since the server's start."""
     found = dict.fromkeys((*KINDS, "sent", "received", "memory", "disk", "store"), 0.0)
-    for line in http("/metrics").decode().splitlines():
+    for line in server.http("/metrics").decode().splitlines():
         name, _, value = line.rpartition(" ")
         if name.startswith("sostenuto_storage_requests_total"):
             found[name.split('"')[1]] += float(value)
@@ -61,34 +42,13 @@ def counts():
     return found
 
 
-def gauge(name):
-    return sum(float(l.rsplit(" ", 1)[1]) for l in http("/metrics").decode().splitlines() if l.split("{")[0].split(" ")[0] in (name, name + "_total"))
-
-
 def less(after, before):
     return {key: round(after[key] - before[key]) for key in after}
 
 
-class Server:
-    running = None
-
-    def __init__(self, a, work, interval):
-        store = S3.format(port=MINIO) if a.minio else "backend: local"
-        config = work / f"config-{interval}.yaml"
-        config.write_text(CONFIG.format(api=API, grpc=OTLP_GRPC, http=OTLP_HTTP, path=work / "data", store=store, interval=interval))
-        self.process = subprocess.Popen([a.binary, "serve", f"--config.file={config}"], stdout=subprocess.DEVNULL)
-        Server.running = self
-        wait(lambda: http("/ready"), "the server is ready", self.process)
-
-    def stop(self):
-        Server.running = None
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait(60)
-
-
-def wait(ready, what, process=None):
+def wait(ready, what, process):
     for _ in range(1200):
-        if process and process.poll() is not None:
+        if process.poll() is not None:
             sys.exit(f"{what}: the process ended with status {process.returncode}")
         try:
             if ready():
@@ -135,8 +95,6 @@ def main():
     try:
         figures = measure(a, work)
     finally:
-        if Server.running:
-            Server.running.stop()
         if minio:
             minio.terminate()
             minio.wait(30)
@@ -149,30 +107,29 @@ def main():
 def measure(a, work):
     truth = json.load(open(f"{a.dataset}/truth.json"))
     gigabytes = sum(f.stat().st_size for f in pathlib.Path(a.dataset).glob("*.otlp")) / 1e9
-    server = Server(a, work, "1h")
-    before = counts()
-    subprocess.check_call([sys.executable, HERE / "replay.py", a.dataset, f"http://127.0.0.1:{OTLP_HTTP}/v1/traces", "--conns", "2"],
-                          stdout=subprocess.DEVNULL)
-    http("/flush", "POST")
-    flushed, blocks = less(counts(), before), gauge("sostenuto_storage_blocks_written")
-    server.stop()
-    server = Server(a, work, "1s")
-    before = counts()
-    done = lambda: blocks < 2 or gauge("sostenuto_compactor_compactions") > 0 and gauge("sostenuto_compactor_blocks_due") == 0
-    wait(done, "blocks are merged")
-    # With the looks at the tables meanwhile.
-    merged = less(counts(), before)
-    server.stop()
+    store = S3.format(port=MINIO) if a.minio else "backend: local"
+    server = lambda interval: Server(a.binary, work, "{interval: %s, min_input_blocks: 2}" % interval, store)
+    with server("1h") as running:
+        before = counts(running)
+        subprocess.check_call([sys.executable, HERE / "replay.py", a.dataset, f"http://127.0.0.1:{OTLP_HTTP}/v1/traces", "--conns", "2"],
+                              stdout=subprocess.DEVNULL)
+        running.http("/flush", "POST")
+        flushed, blocks = less(counts(running), before), running.counter("sostenuto_storage_blocks_written")
+    with server("1s") as running:
+        before = counts(running)
+        if blocks > 1:
+            running.wait_merged()
+        # With the looks at the tables meanwhile.
+        merged = less(counts(running), before)
     answers = {}
     for name, path in queries(a.dataset):
-        server = Server(a, work, "1h")
         row = {}
-        for heat in ("cold", "hot"):
-            before, begun = counts(), time.perf_counter()
-            http(path)
-            row[heat] = {"ms": round((time.perf_counter() - begun) * 1e3, 1), **less(counts(), before)}
+        with server("1h") as running:
+            for heat in ("cold", "hot"):
+                before, begun = counts(running), time.perf_counter()
+                running.http(path)
+                row[heat] = {"ms": round((time.perf_counter() - begun) * 1e3, 1), **less(counts(running), before)}
         answers[name] = row
-        server.stop()
     return {"store": "MinIO" if a.minio else "folder", "spans": truth["spans"], "gigabytes": round(gigabytes, 3),
             "flush": flushed, "compaction": merged, "queries": answers}
 

@@ -12,6 +12,7 @@ import argparse, hashlib, http.client, json, pathlib, shutil, subprocess, sys, t
 
 import numpy
 
+from otlp import fields, spans
 from server import API, OTLP_HTTP, Server
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -29,54 +30,19 @@ ap.add_argument("--json", help="write all figures here")
 a = ap.parse_args()
 
 
-def varint(body, at):
-    value = shift = 0
-    while True:
-        byte = body[at]
-        at += 1
-        value |= (byte & 127) << shift
-        if byte < 128:
-            return value, at
-        shift += 7
-
-
-def fields(body, at, end):
-    """(number, wire type, begin, end) of each field of a message."""
-    while at < end:
-        key, at = varint(body, at)
-        wire = key & 7
-        if wire == 2:
-            length, at = varint(body, at)
-        elif wire == 0:
-            begin = at
-            _, at = varint(body, at)
-            yield key >> 3, wire, begin, at
-            continue
-        else:
-            length = {1: 8, 5: 4}[wire]
-        yield key >> 3, wire, at, at + length
-        at += length
-
-
 class Request:
-    """A body, and where the trace ids and times in it are (opentelemetry/proto/trace/v1/trace.proto)."""
+    """A body, and where the trace ids and times in it are."""
 
     def __init__(self, body):
         ids, times = [], []
-        for resource in fields(body, 0, len(body)):
-            for scope in fields(body, *resource[2:]):
-                if scope[:2] != (2, 2):
-                    continue
-                for span in fields(body, *scope[2:]):
-                    if span[:2] != (2, 2):
-                        continue
-                    for number, wire, begin, end in fields(body, *span[2:]):
-                        if number == 1 and end - begin == 16:
-                            ids.append(begin)
-                        elif wire == 1 and number in (7, 8):
-                            times.append(begin)
-                        elif wire == 2 and number == 11:
-                            times.extend(event[2] for event in fields(body, begin, end) if event[:2] == (1, 1))
+        for span in spans(body):
+            for number, wire, begin, end in fields(body, *span):
+                if number == 1 and end - begin == 16:
+                    ids.append(begin)
+                elif wire == 1 and number in (7, 8):
+                    times.append(begin)
+                elif wire == 2 and number == 11:
+                    times.extend(event[2] for event in fields(body, begin, end) if event[:2] == (1, 1))
         self.body = numpy.frombuffer(body, numpy.uint8)
         self.ids = numpy.array(ids, numpy.int64)[:, None] + numpy.arange(16)
         self.times = numpy.array(times, numpy.int64)[:, None] + numpy.arange(8)

@@ -11,38 +11,48 @@ distributor:
       protocols:
         grpc: {{endpoint: "127.0.0.1:{grpc}"}}
         http: {{endpoint: "127.0.0.1:{http}"}}
-storage: {{path: {path}}}
+storage: {{path: {path}, {store}}}
 compactor: {compactor}
-overrides: {{defaults: {{ingestion: {{rate_limit_bytes: 10GiB, burst_size_bytes: 1GiB}}}}}}
-log: {{level: warn}}
+overrides: {{defaults: {{ingestion: {{rate_limit_bytes: 10GiB, burst_size_bytes: 1GiB}}, {tenant}}}}}
+log: {{level: {log}}}
+{more}
 """
 
 
 class Server:
-    """Runs while the `with` block does. `compactor` are settings of that section, as YAML."""
+    """Runs while the `with` block does. `compactor` are settings of that section, `store` further ones of `storage`, `tenant`
+    of `overrides.defaults`, `more` other sections, as YAML."""
 
-    def __init__(self, binary, folder, compactor):
+    def __init__(self, binary, folder, compactor="{}", store="backend: local", tenant="", more="", log="warn"):
         self.data = pathlib.Path(folder) / "data"
         config = pathlib.Path(folder) / "config.yaml"
-        config.write_text(CONFIG.format(api=API, grpc=OTLP_GRPC, http=OTLP_HTTP, path=self.data, compactor=compactor))
+        config.write_text(CONFIG.format(api=API, grpc=OTLP_GRPC, http=OTLP_HTTP, path=self.data, compactor=compactor,
+                                        store=store, tenant=tenant, more=more, log=log))
         self.command = [binary, "serve", f"--config.file={config}"]
 
     def __enter__(self):
         self.process = subprocess.Popen(self.command, stdout=subprocess.DEVNULL)
         self.pid = self.process.pid
-        for _ in range(600):
-            if self.process.poll() is not None:
-                sys.exit(f"the server ended with status {self.process.returncode}")
+        for _ in range(1200):
+            self.check()
             try:
                 self.http("/ready")
                 return self
             except OSError:
                 time.sleep(0.05)
-        sys.exit("the server did not become ready within 30 s")
+        sys.exit("the server did not become ready within 60 s")
 
     def __exit__(self, *_):
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(60)
+
+    def check(self):
+        if self.process.poll() is not None:
+            sys.exit(f"the server ended with status {self.process.returncode}")
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
 
     def http(self, path, method="GET"):
         request = urllib.request.Request(f"http://127.0.0.1:{API}{path}", method=method)
@@ -56,9 +66,18 @@ class Server:
         """The peak, or with VmRSS what it takes now."""
         return next(int(l.split()[1]) for l in open(f"/proc/{self.pid}/status") if l.startswith(what)) / 1024
 
+    def counters(self):
+        """By name, without the suffix `_total`, summed up over labels."""
+        found = {}
+        for line in self.http("/metrics").decode().splitlines():
+            if line.startswith("sostenuto_"):
+                name, value = line.rsplit(" ", 1)
+                name = name.split("{")[0].removesuffix("_total")
+                found[name] = found.get(name, 0) + float(value)
+        return found
+
     def counter(self, name):
-        lines = self.http("/metrics").decode().splitlines()
-        return sum(float(l.rsplit(" ", 1)[1]) for l in lines if l.split("{")[0].split(" ")[0] in (name, f"{name}_total"))
+        return self.counters().get(name, 0)
 
     def wait_merged(self, seconds=300):
         for _ in range(2 * seconds):
@@ -67,16 +86,21 @@ class Server:
             time.sleep(0.5)
         sys.exit(f"the compactor did not merge the blocks within {seconds} s")
 
-    def blocks(self):
-        """Ids of the blocks of all tables, by their Delta logs. Files of merged blocks stay for a while and do not count."""
-        blocks = set()
+    def files(self):
+        """Data files of all tables, by their Delta logs. Files of merged blocks stay for a while and do not count."""
+        files = set()
         for commit in sorted(self.data.rglob("_delta_log/*.json")):
+            table = commit.parent.parent
             for action in map(json.loads, commit.read_text().splitlines()):
                 if "add" in action:
-                    blocks.add(pathlib.Path(action["add"]["path"]).stem)
+                    files.add(table / action["add"]["path"])
                 if "remove" in action:
-                    blocks.discard(pathlib.Path(action["remove"]["path"]).stem)
-        return blocks
+                    files.discard(table / action["remove"]["path"])
+        return files
+
+    def blocks(self):
+        """Ids of the blocks of all tables."""
+        return {file.stem for file in self.files()}
 
     def bytes_of(self, blocks, suffix):
         return sum(f.stat().st_size for f in self.data.rglob(f"*{suffix}") if f.stem in blocks)

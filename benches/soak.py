@@ -10,11 +10,11 @@ deletes in runs that take longer. Meanwhile it asks for traces by id
 PREFIX.csv, and at the end PREFIX.svg: memory, latency, blocks, requests, over time. It exits with 1 if an acknowledged trace
 was incomplete or doubled, a query failed, or memory passed the limit given. Needs nothing but Python 3.
 """
-import argparse, csv, json, os, pathlib, random, shutil, signal, statistics, subprocess, sys, tempfile, threading, time
-import http.client, urllib.parse, urllib.request
+import argparse, csv, http.client, json, pathlib, random, shutil, statistics, sys, tempfile, threading, time, urllib.parse
+
+from server import OTLP_HTTP, Server
 
 HERE = pathlib.Path(__file__).resolve().parent
-API, OTLP_HTTP, OTLP_GRPC = 23230, 24338, 24337
 SPANS = 8           # of a trace
 SAMPLE_S = 5
 OLD_EVERY_S = 30    # a burst of an old hour
@@ -26,29 +26,7 @@ ap.add_argument("--out", default="soak")
 ap.add_argument("--memory-mb", type=float, default=0)
 a = ap.parse_args()
 
-CONFIG = """
-server: {{http_listen_port: {api}}}
-distributor:
-  receivers:
-    otlp:
-      protocols:
-        grpc: {{endpoint: "127.0.0.1:{grpc}"}}
-        http: {{endpoint: "127.0.0.1:{http}"}}
-storage: {{path: {path}}}
-ingester: {{max_block_duration: 15s}}
-compactor: {{interval: 5s, settled_after: 30s, removed_block_grace: 90s, sweep_interval: 20s}}
-overrides:
-  defaults:
-    ingestion: {{rate_limit_bytes: 1GiB, burst_size_bytes: 1GiB}}
-    retention: {{keep: 1h}}
-query_frontend: {{api_timeout: 30s}}
-log: {{level: warn}}
-"""
 SERVICES = ["frontend", "cart", "checkout", "payment", "shipping", "email", "ads", "currency"]
-
-
-def http_get(path, method="GET"):
-    return urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{API}{path}", method=method), timeout=60).read()
 
 
 class World:
@@ -139,7 +117,7 @@ def send(world, seed):
                 world.acknowledged.append((ids[0], time.time()))
 
 
-def ask(world, seed):
+def ask(world, server, seed):
     dice = random.Random(seed)
     while not world.stop.wait(0.25):
         with world.lock:
@@ -153,7 +131,7 @@ def ask(world, seed):
         name, path = dice.choice(questions)
         asked = time.perf_counter()
         try:
-            answer = json.loads(http_get(path))
+            answer = json.loads(server.http(path))
         except Exception as error:
             if not world.stop.is_set():
                 world.wrong.append(f"{name}: {error}")
@@ -168,55 +146,24 @@ def ask(world, seed):
                 world.wrong.append(f"trace {trace} has {len(ids)} spans, {len(set(ids))} of them different, of {SPANS}")
 
 
-def metrics():
-    found = {}
-    for line in http_get("/metrics").decode().splitlines():
-        if line.startswith("sostenuto_") and " " in line:
-            name, value = line.rsplit(" ", 1)
-            name = name.split("{")[0].removesuffix("_total")
-            found[name] = found.get(name, 0) + float(value)
-    return found
-
-
-def live_blocks(folder):
-    """Blocks of the table by its log. Files of merged blocks stay for a while and do not count."""
-    blocks = set()
-    for commit in sorted(pathlib.Path(folder).rglob("_delta_log/*.json")):
-        for action in map(json.loads, commit.read_text().splitlines()):
-            if "add" in action:
-                blocks.add(action["add"]["path"])
-            if "remove" in action:
-                blocks.discard(action["remove"]["path"])
-    return blocks
-
-
-def status_kb(pid, key):
-    return next(int(l.split()[1]) for l in open(f"/proc/{pid}/status") if l.startswith(key))
-
-
-def cpu_seconds(pid):
-    fields = open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def percentile(values, share):
     return round(sorted(values)[min(len(values) - 1, int(len(values) * share))], 2) if values else None
 
 
-def sample(world, server, folder, begun):
-    taken, now = world.take(), metrics()
-    blocks = live_blocks(folder)
-    disk = sum(f.stat().st_size for f in pathlib.Path(folder).rglob("*") if f.is_file())
+def sample(world, server, begun):
+    taken, now = world.take(), server.counters()
+    blocks = server.files()
+    disk = sum(f.stat().st_size for f in server.data.rglob("*") if f.is_file())
     return {
         "seconds": round(time.time() - begun, 1),
-        "rss_mb": round(status_kb(server.pid, "VmRSS") / 1024, 1),
-        "cpu_s": round(cpu_seconds(server.pid), 2),
+        "rss_mb": round(server.memory_mb("VmRSS"), 1),
+        "cpu_s": round(server.cpu_seconds(), 2),
         "spans_acknowledged": world.spans,
         "requests_refused": world.refused,
         "ack_p50_ms": percentile(taken["ack"], .5), "ack_p99_ms": percentile(taken["ack"], .99),
         **{f"{name}_p50_ms": percentile(taken[name], .5) for name in world.query_ms},
         **{f"{name}_max_ms": percentile(taken[name], 1) for name in world.query_ms},
-        "blocks": len(blocks), "hours": len({path.split("/")[0] for path in blocks}),
+        "blocks": len(blocks), "hours": len({file.parent for file in blocks}),
         "folder_mb": round(disk / 1e6, 2),
         "compactions": now.get("sostenuto_compactor_compactions", 0),
         "spans_deleted": now.get("sostenuto_retention_spans_deleted", 0),
@@ -255,45 +202,41 @@ def plot(rows, path):
     pathlib.Path(path).write_text("\n".join(out) + "\n</svg>\n")
 
 
+def run(world, server):
+    """Samples of the time asked for."""
+    rows = []
+    threads = [threading.Thread(target=send, args=(world, 1), daemon=True)]
+    threads += [threading.Thread(target=ask, args=(world, server, seed), daemon=True) for seed in (2, 3)]
+    begun = time.time()
+    for thread in threads:
+        thread.start()
+    with open(f"{a.out}.csv", "w", newline="") as file:
+        writer = None
+        while time.time() - begun < a.minutes * 60:
+            time.sleep(min(SAMPLE_S, max(0.1, begun + a.minutes * 60 - time.time())))
+            server.check()
+            row = sample(world, server, begun)
+            rows.append(row)
+            writer = writer or csv.DictWriter(file, row)
+            if file.tell() == 0:
+                writer.writeheader()
+            writer.writerow(row)
+            file.flush()
+    world.stop.set()
+    for thread in threads:
+        thread.join(90)
+    return rows
+
+
 def main():
     work = pathlib.Path(tempfile.mkdtemp(prefix="sostenuto-soak-"))
-    config = work / "config.yaml"
-    config.write_text(CONFIG.format(api=API, grpc=OTLP_GRPC, http=OTLP_HTTP, path=work / "data"))
-    server = subprocess.Popen([a.binary, "serve", f"--config.file={config}"], stdout=subprocess.DEVNULL)
-    world, rows = World(), []
+    server = Server(a.binary, work, "{interval: 5s, settled_after: 30s, removed_block_grace: 90s, sweep_interval: 20s}",
+                    tenant="retention: {keep: 1h}", more="ingester: {max_block_duration: 15s}\nquery_frontend: {api_timeout: 30s}")
+    world = World()
     try:
-        for _ in range(600):
-            if server.poll() is not None:
-                sys.exit(f"the server ended with status {server.returncode}")
-            try:
-                http_get("/ready")
-                break
-            except OSError:
-                time.sleep(0.05)
-        threads = [threading.Thread(target=send, args=(world, 1), daemon=True)]
-        threads += [threading.Thread(target=ask, args=(world, seed), daemon=True) for seed in (2, 3)]
-        begun = time.time()
-        for thread in threads:
-            thread.start()
-        with open(f"{a.out}.csv", "w", newline="") as file:
-            writer = None
-            while time.time() - begun < a.minutes * 60:
-                time.sleep(min(SAMPLE_S, max(0.1, begun + a.minutes * 60 - time.time())))
-                if server.poll() is not None:
-                    sys.exit(f"the server ended with status {server.returncode}")
-                row = sample(world, server, work / "data", begun)
-                rows.append(row)
-                writer = writer or csv.DictWriter(file, row)
-                if file.tell() == 0:
-                    writer.writeheader()
-                writer.writerow(row)
-                file.flush()
-        world.stop.set()
-        for thread in threads:
-            thread.join(90)
+        with server:
+            rows = run(world, server)
     finally:
-        server.send_signal(signal.SIGTERM)
-        server.wait(60)
         shutil.rmtree(work, ignore_errors=True)
     plot(rows, f"{a.out}.svg")
     last, half = rows[-1], rows[len(rows) // 2:]
