@@ -1,6 +1,9 @@
 //! What can happen to a request.
 
-use crate::asked::{Asked, Kind};
+use crate::{
+    asked::{Asked, Kind},
+    dice::Dice,
+};
 
 /// What becomes of one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,16 +69,13 @@ pub enum Listing {
 
 /// A rule that fails a share of all requests, as a store that throttles does: with the same seed the same ones.
 pub(crate) fn storm(seed: u64, percent: u64) -> impl FnMut(&Asked) -> Fault + Send {
-    let mut state = seed | 1;
+    let mut dice = Dice::new(seed | 1);
     move |asked| {
-        // xorshift64
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        match state % 100 < percent {
+        let rolled = dice.roll();
+        match rolled % 100 < percent {
             false => Fault::None,
             // Every third loses its answer only.
-            true if asked.kind == Kind::Put && state % 3 == 0 => Fault::After,
+            true if asked.kind == Kind::Put && rolled % 3 == 0 => Fault::After,
             true => Fault::Before,
         }
     }

@@ -5,10 +5,12 @@
 //! a request that stalls goes on when the test says so.
 
 mod asked;
+mod dice;
 mod fault;
 mod store;
 
 pub use asked::{Asked, Kind};
+pub use dice::Dice;
 pub use fault::{Fault, Listing, Outage};
 pub use store::TestStore;
 

@@ -2,19 +2,9 @@
 
 use std::fs;
 
+use test_stores::Dice;
+
 use crate::{Fixture, each_once};
-
-/// The same places in every run: xorshift64.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % end as u64) as usize
-    }
-}
 
 #[tokio::test]
 async fn a_flipped_bit_costs_its_request_at_most_and_is_told() {
@@ -25,7 +15,7 @@ async fn a_flipped_bit_costs_its_request_at_most_and_is_told() {
     }
     let (store, log) = fixture.crash();
     let all = each_once(0..60);
-    let mut dice = Dice(9);
+    let mut dice = Dice::new(9);
     let (mut whole, mut told) = (0, 0);
     for _ in 0..1_000 {
         let mut segments: Vec<_> = fs::read_dir(log.path()).unwrap().map(|file| file.unwrap().path()).collect();
@@ -36,8 +26,7 @@ async fn a_flipped_bit_costs_its_request_at_most_and_is_told() {
         crate::copy_log(log.path(), copy.path());
         let path = copy.path().join(segments[dice.below(segments.len())].file_name().unwrap());
         let mut bytes = fs::read(&path).unwrap();
-        let bit = dice.below(bytes.len() * 8);
-        bytes[bit / 8] ^= 1 << (bit % 8);
+        let bit = dice.flip(&mut bytes);
         fs::write(&path, bytes).unwrap();
         let context = format!("bit {bit} of {path:?}");
 

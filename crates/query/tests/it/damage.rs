@@ -15,7 +15,7 @@ use query::{
     TraceRequest,
 };
 use storage::{Commit, Storage, StorageConfig};
-use test_stores::{Fault, TestStore};
+use test_stores::{Dice, Fault, TestStore};
 use ulid::Ulid;
 
 use crate::{
@@ -226,18 +226,6 @@ async fn a_store_that_gives_nothing_is_an_error_to_try_again() {
     assert_eq!((traces.len(), partial), (3, None));
 }
 
-/// The same places in every run: xorshift64.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % end as u64) as usize
-    }
-}
-
 /// What queries make of a bit that flipped anywhere in the store: the answer of before, one that says what it lacks, or
 /// none.
 #[tokio::test]
@@ -246,12 +234,11 @@ async fn no_flipped_bit_makes_a_wrong_answer() {
     let whole = search(&engine(&well).await).await;
     let listed: Vec<ObjectMeta> = well.inner.list(None).map(|meta| meta.unwrap()).collect().await;
     let (mut same, mut partial, mut refused) = (0, 0, 0);
-    let mut dice = Dice(11);
+    let mut dice = Dice::new(11);
     for _ in 0..600 {
         let key = &listed[dice.below(listed.len())].location;
         let mut bytes = well.inner.get(key).await.unwrap().bytes().await.unwrap().to_vec();
-        let bit = dice.below(bytes.len() * 8);
-        bytes[bit / 8] ^= 1 << (bit % 8);
+        let bit = dice.flip(&mut bytes);
         let context = format!("bit {bit} of {key}");
         let store = TestStore::over(well.inner.fork());
         store.inner.put(key, bytes.into()).await.unwrap();

@@ -9,20 +9,9 @@ use futures::TryStreamExt;
 use model::ErrorKind;
 use object_store::{ObjectStore, ObjectStoreExt, memory::InMemory, path::Path};
 use storage::{Backend, BlockEntry, ClaimOutcome, Commit, Snapshot, Storage, StorageConfig, StorageError, TableConfig};
+use test_stores::Dice;
 
 use crate::fixture::{block, padded_block, storage_with, tenant};
-
-/// The same places in every run.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % end as u64) as usize
-    }
-}
 
 /// A table of three blocks with a checkpoint, commits after it, and claims.
 struct Table {
@@ -87,9 +76,8 @@ impl Table {
     /// A copy of the store in which one bit of one of `objects` is another; and which.
     async fn flipped(&self, objects: &[(Path, Bytes)], dice: &mut Dice) -> (InMemory, Path, String) {
         let (key, bytes) = &objects[dice.below(objects.len())];
-        let bit = dice.below(bytes.len() * 8);
         let mut damaged = bytes.to_vec();
-        damaged[bit / 8] ^= 1 << (bit % 8);
+        let bit = dice.flip(&mut damaged);
         let store = self.store.fork();
         store.put(key, damaged.into()).await.unwrap();
         (store, key.clone(), format!("bit {bit} of {key}"))
@@ -110,7 +98,7 @@ async fn of_a_block() {
     let table = table().await;
     let objects = table.objects(".parquet").await;
     let objects: Vec<_> = objects.into_iter().filter(|(key, _)| table.snapshot.blocks.iter().any(|b| key.as_ref().ends_with(&b.path))).collect();
-    let mut dice = Dice(1);
+    let mut dice = Dice::new(1);
     for _ in 0..3_000 {
         let (store, key, context) = table.flipped(&objects, &mut dice).await;
         let (entry, data) = table.block_of(&key);
@@ -125,7 +113,7 @@ async fn of_a_sidecar() {
     let table = table().await;
     let objects = table.objects("_side/").await;
     let objects: Vec<_> = objects.into_iter().filter(|(key, _)| table.data.iter().any(|(b, _)| key.as_ref().contains(&b.id.to_string()))).collect();
-    let mut dice = Dice(2);
+    let mut dice = Dice::new(2);
     for _ in 0..2_000 {
         let (store, key, context) = table.flipped(&objects, &mut dice).await;
         let (entry, data) = table.block_of(&key);
@@ -145,7 +133,7 @@ async fn of_the_tables_log() {
     let mut noticed = 0;
     for (part, flips, seed) in [(".json", 2_500, 3), (".checkpoint.parquet", 1_500, 4), ("_last_checkpoint", 300, 5)] {
         let objects = table.objects(part).await;
-        let mut dice = Dice(seed);
+        let mut dice = Dice::new(seed);
         for _ in 0..flips {
             let (store, _, context) = table.flipped(&objects, &mut dice).await;
             match open(&store).await.table(&tenant()).await {
@@ -173,7 +161,7 @@ async fn of_the_log_before_a_damaged_checkpoint() {
     let checkpoints = table.objects(".checkpoint.parquet").await;
     table.store.put(&checkpoints[0].0, "PAR1 no".into()).await.unwrap();
     let objects = table.objects(".json").await;
-    let mut dice = Dice(6);
+    let mut dice = Dice::new(6);
     for _ in 0..1_000 {
         let (store, _, context) = table.flipped(&objects, &mut dice).await;
         match open(&store).await.table(&tenant()).await {
@@ -188,7 +176,7 @@ async fn of_the_log_before_a_damaged_checkpoint() {
 async fn of_a_claim() {
     let table = table().await;
     let objects = table.objects("_claims/").await;
-    let mut dice = Dice(7);
+    let mut dice = Dice::new(7);
     for _ in 0..500 {
         let (store, _, context) = table.flipped(&objects, &mut dice).await;
         let storage = open(&store).await;
@@ -215,7 +203,7 @@ async fn of_the_disk_cache() {
         config.cache.disk_capacity = bytesize::ByteSize::mib(64);
         config
     };
-    let mut dice = Dice(8);
+    let mut dice = Dice::new(8);
     let (mut hits, mut noticed) = (0, 0);
     for round in 0..26 {
         let storage = storage_with(&memory, config()).await;
