@@ -217,24 +217,27 @@ pub fn gates(metrics: &Metrics, gates: &Gates) {
     }
 }
 
+/// Counters of one metric, each with its value of the label.
+fn read_by<const N: usize>(
+    counts: Arc<StorageMetrics>,
+    counters: [(&'static str, fn(&StorageMetrics) -> &Counter); N],
+) -> impl Fn() -> Vec<(String, f64)> + Send + Sync + 'static {
+    move || counters.iter().map(|(value, counter)| ((*value).to_owned(), counter(&counts).get() as f64)).collect()
+}
+
 pub fn storage(metrics: &Metrics, storage: &Storage) {
     let read = |counter: fn(&StorageMetrics) -> &Counter| {
         let counts = Arc::clone(storage.metrics());
         move || counter(&counts).get() as f64
     };
-    let found = Arc::clone(storage.metrics());
     metrics.counters(
         "sostenuto_storage_pieces_read",
         "Pieces of 1 MiB of data files, by where they were found",
         "from",
-        move || {
-            let places = [
-                ("memory", &found.chunk_hits_memory),
-                ("disk", &found.chunk_hits_disk),
-                ("store", &found.chunk_misses),
-            ];
-            places.into_iter().map(|(place, count)| (place.to_owned(), count.get() as f64)).collect()
-        },
+        read_by(
+            Arc::clone(storage.metrics()),
+            [("memory", |c| &c.chunk_hits_memory), ("disk", |c| &c.chunk_hits_disk), ("store", |c| &c.chunk_misses)],
+        ),
     );
     metrics.counter("sostenuto_storage_fetches", "Requests for pieces to the store", read(|c| &c.fetches));
     metrics.counter("sostenuto_storage_fetched_bytes", "Bytes that they brought", read(|c| &c.fetched_bytes));
@@ -288,16 +291,20 @@ pub fn storage(metrics: &Metrics, storage: &Storage) {
         cached(|c| c.disk_written_bytes),
     );
     metrics.counter("sostenuto_storage_cache_disk_read_bytes", "Bytes read from it", cached(|c| c.disk_read_bytes));
-    let asked = Arc::clone(storage.metrics());
     metrics.counters(
         "sostenuto_storage_requests",
         "Requests to the object store, by kind; repeats after an error are not counted",
         "kind",
-        move || {
-            let kinds =
-                [("put", &asked.puts), ("get", &asked.gets), ("head", &asked.heads), ("list", &asked.lists), ("delete", &asked.deletes)];
-            kinds.into_iter().map(|(kind, count)| (kind.to_owned(), count.get() as f64)).collect()
-        },
+        read_by(
+            Arc::clone(storage.metrics()),
+            [
+                ("put", |c| &c.puts),
+                ("get", |c| &c.gets),
+                ("head", |c| &c.heads),
+                ("list", |c| &c.lists),
+                ("delete", |c| &c.deletes),
+            ],
+        ),
     );
     metrics.counter("sostenuto_storage_sent_bytes", "Bytes sent to the object store", read(|c| &c.sent_bytes));
     metrics.counter("sostenuto_storage_received_bytes", "Bytes that it answered with", read(|c| &c.received_bytes));
