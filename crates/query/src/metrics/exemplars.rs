@@ -108,22 +108,24 @@ impl Exemplars {
         let (starts, ids) = (starts.as_primitive::<Int64Type>().values(), ids.as_fixed_size_binary());
         let reader = measured.map(|name| Reader::new(&rows.layout.places(name), &rows.records));
         let mut settled = self.settled;
-        let mut look = |row: usize| {
-            let start = starts[row];
-            let digest = digest(start);
-            if settled.passes_over(start, digest) {
-                return;
-            }
-            let Some(interval) = intervals.of(start) else { return };
+        let mut enter = |row: usize, start: i64, digest: u64| {
+            let Some(interval) = intervals.of(start) else { return self.settled };
             let slot = self.slot(start, intervals);
             if self.slots[slot].get(self.per_slot - 1).is_some_and(|last| last.digest.0 < digest) {
-                return;
+                return self.settled;
             }
             let group = groups.keys[groups.numbers[row] as usize].clone();
             let measured = reader.as_ref().and_then(|reader| reader.first(row));
             let trace = TraceId::from_slice(ids.value(row)).unwrap_or_default();
             self.keep(slot, Candidate { digest: (digest, trace), start, interval, group, measured });
-            settled = self.settled;
+            self.settled
+        };
+        // Small enough to stand in the loops themselves: all but a few spans need no more.
+        let mut look = |row: usize| {
+            let (start, digest) = (starts[row], digest(starts[row]));
+            if !settled.passes_over(start, digest) {
+                settled = enter(row, start, digest);
+            }
         };
         match selected {
             None => (0..starts.len()).for_each(&mut look),
