@@ -7,6 +7,7 @@
 mod columns;
 mod despite;
 mod engine;
+mod expected;
 mod explain;
 mod layout;
 mod legacy;

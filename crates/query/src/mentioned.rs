@@ -3,8 +3,8 @@
 use traceql::ast::{Attribute, AttributeName, ComparisonOp, FieldExpr, Intrinsic, Pipeline, ScalarExpr, SpansetExpr, Stage};
 
 use crate::{
-    rowexpr::pattern_test,
-    value::{Test, Value},
+    rowexpr::{literal_value, pattern_test},
+    value::Test,
 };
 
 /// Each name once, in the order of the text.
@@ -113,12 +113,15 @@ pub struct Mention {
     pub tests: Vec<Test>,
     /// It is mentioned in another way too, so that every value is of interest.
     pub always: bool,
+    /// A filter asks whether it is missing.
+    pub missing: bool,
 }
 
 impl Mention {
     pub fn join(&mut self, other: &Self) {
         self.tests.extend(other.tests.iter().cloned());
         self.always |= other.always;
+        self.missing |= other.missing;
     }
 }
 
@@ -158,7 +161,7 @@ fn mention_in_field(expr: &FieldExpr, name: &Attribute, mention: &mut Mention) {
         FieldExpr::Compare { op, left, right, .. } if compares(left, right, name) => {
             let test = match (op, &**right) {
                 (ComparisonOp::Match | ComparisonOp::NotMatch, pattern) => pattern_test(*op, pattern).ok(),
-                (_, FieldExpr::Static(literal, _)) => Value::of_static(literal).map(|literal| Test { op: *op, literal, pattern: None }),
+                (_, FieldExpr::Static(literal, _)) => literal_value(name, *op, literal).map(|literal| Test { op: *op, literal, pattern: None }),
                 _ => None,
             };
             mention.tests.extend(test);
@@ -167,6 +170,9 @@ fn mention_in_field(expr: &FieldExpr, name: &Attribute, mention: &mut Mention) {
                 name.name,
                 AttributeName::Intrinsic(Intrinsic::NestedSetLeft | Intrinsic::NestedSetRight | Intrinsic::NestedSetParent)
             );
+        }
+        FieldExpr::Exists { exists: false, operand, .. } if matches!(&**operand, FieldExpr::Attribute(asked) if asked == name) => {
+            mention.missing = true;
         }
         other => {
             let mut found = vec![];

@@ -285,6 +285,8 @@ pub struct Reader {
     fallback: Vec<Source>,
     /// Where the values of a row are those of its parent.
     parents: Option<Parents>,
+    /// What stands for a row's value where it has none and one is asked for.
+    none: Option<Value>,
 }
 
 impl Reader {
@@ -293,7 +295,9 @@ impl Reader {
     pub fn new(places: &Places, batch: &RecordBatch) -> Self {
         let sources = |places: &[Place]| places.iter().filter_map(|p| Source::new(p, batch)).collect();
         let parents = places.of_parent.then(|| Parents::of(batch));
-        Self { first: sources(&places.first), fallback: sources(&places.fallback), parents }
+        let event_name = !places.of_parent && matches!(places.single(), Some(Place::Event(NestedField::EventName)));
+        let none = event_name.then(|| Value::String(String::new()));
+        Self { first: sources(&places.first), fallback: sources(&places.fallback), parents, none }
     }
 
     /// The lists that all values come from, if they come from one column of lists: a row whose list is empty has none.
@@ -331,24 +335,24 @@ impl Reader {
         stop
     }
 
-    /// The first value on `row`.
+    /// The first value on `row`, to show it or to group by it. Without events the name of an event is empty.
     pub fn first(&self, row: usize) -> Option<Value> {
         let mut result = None;
         self.any(row, |value| {
             result = Some(value);
             true
         });
-        result
+        result.or_else(|| self.none.clone())
     }
 
-    /// The last value on `row`.
+    /// The last value on `row`, as [`Self::first`].
     pub fn last(&self, row: usize) -> Option<Value> {
         let mut result = None;
         self.any(row, |value| {
             result = Some(value);
             false
         });
-        result
+        result.or_else(|| self.none.clone())
     }
 
     /// Whether a key of the name stands in a list on `row`, even with the empty value.

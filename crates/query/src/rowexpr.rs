@@ -93,7 +93,20 @@ fn bind(expr: &FieldExpr, layout: &Layout, places: &mut Vec<Places>) -> Result<N
 }
 
 fn is_trace_id(expr: &FieldExpr) -> bool {
-    matches!(expr, FieldExpr::Attribute(name) if name.name == AttributeName::Intrinsic(Intrinsic::TraceId))
+    let FieldExpr::Attribute(Attribute { name: AttributeName::Intrinsic(intrinsic), .. }) = expr else { return false };
+    matches!(intrinsic, Intrinsic::TraceId | Intrinsic::LinkTraceId)
+}
+
+/// The literal that values of `name` are compared with by `op`: values of links' trace ids have no leading zeros.
+pub fn literal_value(name: &Attribute, op: ComparisonOp, literal: &Static) -> Option<Value> {
+    match (&name.name, literal) {
+        (AttributeName::Intrinsic(Intrinsic::LinkTraceId), Static::String(text))
+            if matches!(op, ComparisonOp::Equal | ComparisonOp::NotEqual) =>
+        {
+            Some(Value::String(short_trace_id(text)))
+        }
+        (_, literal) => Value::of_static(literal),
+    }
 }
 
 /// Trace ids are equal whether or not their leading zeros are written.
@@ -140,6 +153,9 @@ impl BoundRows<'_> {
 
     /// The first value of the expression on `row`; `None` for nil.
     pub fn value(&self, row: usize) -> Option<Value> {
+        if let Node::Name(index) = self.root {
+            return self.readers[*index].first(row);
+        }
         let mut first = None;
         self.any(self.root, row, &mut |value| {
             first = Some(value);

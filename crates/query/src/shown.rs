@@ -2,7 +2,8 @@
 //!
 //! A name that the query only compares with literals shows the values that one of the comparisons holds for, on
 //! every span of the result, whichever filter brought it there. A name that the query mentions in any other
-//! way (`select`, `by`, aggregates, arithmetic) always shows. A name without a scope shows the value of the span and
+//! way (`select`, `by`, aggregates, arithmetic) always shows. Where a name is missing that a filter compares with `= nil`, it
+//! shows as nil. A name without a scope shows the value of the span and
 //! that of the resource. Of a parent only what it has is shown, under names that begin with `parent.`.
 
 use arrow::{
@@ -18,6 +19,7 @@ use proto::{
 use traceql::ast::{Attribute, AttributeName, Intrinsic, Pipeline, Scope};
 
 use crate::{
+    expected::is_expected,
     layout::{Place, Places},
     mentioned::{Mention, has_own_field, mention_of, shown_key},
     reader::{Reader, Strings},
@@ -26,9 +28,6 @@ use crate::{
     traces::TraceRows,
     value::{Test, Value},
 };
-
-/// Span attributes that always show where they are mentioned outside a comparison, as nil if the span has none.
-const SHOWN_AS_NIL: [&str; 3] = ["http.method", "http.status_code", "http.url"];
 
 /// Writes the spans of result spansets.
 pub struct SpanWriter<'a> {
@@ -46,44 +45,40 @@ struct Shown {
     tests: Vec<Test>,
     /// What shows where no test holds.
     otherwise: Otherwise,
+    /// It shows as nil where it has no value.
+    or_nil: bool,
 }
 
 /// What shows of a name where no comparison holds.
 enum Otherwise {
     Nothing,
     First,
-    /// Of events and links; this, if given, where there are none.
-    Last(Option<Value>),
-    /// nil where there is no value.
-    FirstOrNil,
+    /// Of events and links.
+    Last,
 }
 
 impl Shown {
     fn new(name: &Attribute, mention: Mention, places: &Places, rows: &TraceRows) -> Self {
         let nested = matches!(places.first.first(), Some(Place::Event(_) | Place::Link(_)));
-        let otherwise = match &name.name {
-            _ if !mention.always => Otherwise::Nothing,
-            _ if name.of_parent && nested => Otherwise::Last(None),
-            _ if name.of_parent => Otherwise::First,
-            AttributeName::Intrinsic(Intrinsic::EventName) => Otherwise::Last(Some(Value::String(String::new()))),
-            _ if nested => Otherwise::Last(None),
-            AttributeName::Key { scope: Some(Scope::Span), key } if SHOWN_AS_NIL.contains(&key.as_str()) => Otherwise::FirstOrNil,
-            _ => Otherwise::First,
+        let otherwise = match (mention.always, nested) {
+            (false, _) => Otherwise::Nothing,
+            (true, true) => Otherwise::Last,
+            (true, false) => Otherwise::First,
         };
-        Self { key: shown_key(name), reader: Reader::new(places, &rows.records), tests: mention.tests, otherwise }
+        let or_nil = !name.of_parent && (mention.missing || (mention.always && is_expected(name)));
+        Self { key: shown_key(name), reader: Reader::new(places, &rows.records), tests: mention.tests, otherwise, or_nil }
     }
 
     fn on(&self, row: usize) -> Option<KeyValue> {
-        let value = match self.wanted(row) {
-            Some(value) => Some(value),
-            None => match &self.otherwise {
-                Otherwise::Nothing => return None,
-                Otherwise::First => Some(self.reader.first(row)?),
-                Otherwise::Last(none) => Some(self.reader.last(row).or_else(|| none.clone())?),
-                Otherwise::FirstOrNil => self.reader.first(row),
-            },
-        };
-        Some(key_value(&self.key, value.as_ref()))
+        let value = self.wanted(row).or_else(|| match &self.otherwise {
+            Otherwise::Nothing => None,
+            Otherwise::First => self.reader.first(row),
+            Otherwise::Last => self.reader.last(row),
+        });
+        match value {
+            None if self.or_nil && !self.reader.exists(row) => Some(key_value(&self.key, None)),
+            value => Some(key_value(&self.key, Some(&value?))),
+        }
     }
 
     /// The first value that a test holds for.

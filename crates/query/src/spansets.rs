@@ -153,7 +153,7 @@ impl Binder<'_> {
                 Stage::ScalarFilter { op, left, right, .. } => {
                     BoundStage::ScalarFilter { op: *op, left: self.scalar(left)?, right: self.scalar(right)? }
                 }
-                Stage::GroupBy(expr) => BoundStage::GroupBy { expr: self.expr(expr)?, label: format!("by({expr})") },
+                Stage::GroupBy(expr) => BoundStage::GroupBy { expr: self.expr(expr)?, label: format!("by({})", traceql::label(expr)) },
                 Stage::Coalesce => BoundStage::Coalesce,
                 Stage::Select(_) => continue,
             });
@@ -208,7 +208,7 @@ fn aggregate_label(aggregate: &Aggregate) -> String {
         AggregateFunction::Sum => "sum",
     };
     match &aggregate.argument {
-        Some(argument) => format!("{name}({argument})"),
+        Some(argument) => format!("{name}({})", traceql::label(argument)),
         None => format!("{name}()"),
     }
 }
@@ -285,7 +285,7 @@ impl Rows<'_> {
         let mut groups: Vec<(Option<Value>, Vec<u32>)> = vec![];
         let mut known: HashMap<GroupValue, usize> = HashMap::new();
         for row in set.rows {
-            let group = *known.entry(GroupValue(self.exprs[expr].value(row as usize))).or_insert_with_key(|value| {
+            let group = *known.entry(GroupValue(self.exprs[expr].value(row as usize).and_then(Value::grouped))).or_insert_with_key(|value| {
                 groups.push((value.0.clone(), vec![]));
                 groups.len() - 1
             });

@@ -20,8 +20,13 @@ pub fn relate(tree: Tree<'_>, relation: Relation, form: StructuralForm, left: &[
         StructuralForm::Plain => related(tree, relation, left, right, true),
         StructuralForm::Negated => related(tree, relation, left, right, false),
         StructuralForm::Union => {
-            let mut rows = related(tree, relation, left, right, true);
-            rows.extend(related(tree, inverse(relation), right, left, true));
+            let mut rows = match relation {
+                Relation::Descendant => descent(tree, left, right, false),
+                Relation::Ancestor => descent(tree, right, left, true),
+                Relation::Child => both(tree, relation, Relation::Parent, left, right),
+                Relation::Parent => both(tree, relation, Relation::Child, left, right),
+                Relation::Sibling => both(tree, relation, relation, left, right),
+            };
             rows.sort_unstable();
             rows.dedup();
             rows
@@ -29,14 +34,43 @@ pub fn relate(tree: Tree<'_>, relation: Relation, form: StructuralForm, left: &[
     }
 }
 
-fn inverse(relation: Relation) -> Relation {
-    match relation {
-        Relation::Child => Relation::Parent,
-        Relation::Parent => Relation::Child,
-        Relation::Descendant => Relation::Ancestor,
-        Relation::Ancestor => Relation::Descendant,
-        Relation::Sibling => Relation::Sibling,
+/// Every row of either side that takes part.
+fn both(tree: Tree<'_>, relation: Relation, inverse: Relation, left: &[u32], right: &[u32]) -> Vec<u32> {
+    let mut rows = related(tree, relation, left, right, true);
+    rows.extend(related(tree, inverse, right, left, true));
+    rows
+}
+
+/// The union of ancestors and their descendants as Tempo answers it: not all that take part.
+///
+/// Below each outermost ancestor, those ancestors are in it that hold the last descendant. The descendants below it are in
+/// it if it is the first ancestor of the trace, or if a descendant that does not begin before that first one ends before
+/// it begins. `unplaced_first` says that an ancestor without a place stands before all others.
+fn descent(tree: Tree<'_>, ancestors: &[u32], descendants: &[u32], unplaced_first: bool) -> Vec<u32> {
+    let interval = |row: &u32| (tree.left[*row as usize], tree.right[*row as usize], *row);
+    let placed = |rows: &[u32]| {
+        let mut intervals: Vec<(i32, i32, u32)> = rows.iter().map(interval).filter(|(begin, ..)| *begin > 0).collect();
+        intervals.sort_unstable();
+        intervals
+    };
+    let first = ancestors.iter().map(|row| interval(row).0).filter(|begin| unplaced_first || *begin > 0).min();
+    let (ancestors, descendants) = (placed(ancestors), placed(descendants));
+    let ended = descendants.iter().filter(|(begin, ..)| Some(*begin) >= first).map(|(_, end, _)| *end).min();
+    let mut rows = vec![];
+    let mut rest = ancestors.as_slice();
+    while let [(begin, end, _), ..] = *rest {
+        let (below, after) = rest.split_at(rest.partition_point(|(inner, ..)| inner < &end));
+        rest = after;
+        let from = descendants.partition_point(|(inner, ..)| *inner <= begin);
+        let to = descendants.partition_point(|(inner, ..)| *inner < end);
+        let held = &descendants[from.min(to)..to];
+        let Some((last, ..)) = held.last() else { continue };
+        rows.extend(below.iter().filter(|(begin, end, _)| begin < last && last < end).map(|(.., row)| *row));
+        if first == Some(begin) || ended.is_some_and(|ended| ended < begin) {
+            rows.extend(held.iter().map(|(.., row)| *row));
+        }
     }
+    rows
 }
 
 /// The rows of `right` that stand in `relation` to some row of `left` (`wanted`), or to none (not).
@@ -135,6 +169,11 @@ mod tests {
     #[test]
     fn union_forms_return_both_sides() {
         check(Relation::Descendant, StructuralForm::Union, &[0, 4], &[2, 5], &[0, 2]);
+        // 1 holds 2, but not the last.
+        check(Relation::Descendant, StructuralForm::Union, &[0, 1], &[2, 4], &[0, 2, 4]);
+        // Nothing is below the first on the left, and nothing ended before the second begins.
+        check(Relation::Descendant, StructuralForm::Union, &[2, 4], &[3], &[]);
+        check(Relation::Ancestor, StructuralForm::Union, &[3], &[1, 5], &[1]);
         check(Relation::Child, StructuralForm::Union, &[1, 4], &[2, 3], &[1, 2, 3]);
     }
 }

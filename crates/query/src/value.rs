@@ -19,9 +19,10 @@ pub enum Value {
     Duration(i64),
     Status(Status),
     Kind(Kind),
-    /// A homogeneous or mixed array of an attribute. Compared element by element.
+    /// An array of several strings, integers, floats or truth values. Compared element by element.
     Array(Vec<Value>),
-    /// Bytes, maps, and whatever else is stored but cannot be asked about.
+    /// Bytes, maps, arrays of nothing or of different types, and whatever else is stored but cannot be asked about. It is there, and its
+    /// value is nil.
     Opaque,
 }
 
@@ -40,20 +41,31 @@ impl Value {
         })
     }
 
-    /// `None` for the empty value.
+    /// `None` for the empty value. An array of one element is that element.
     pub fn of_any(value: &AnyValue) -> Option<Self> {
         Some(match value.value.as_ref()? {
             any_value::Value::StringValue(v) => Self::String(v.clone()),
             any_value::Value::BoolValue(v) => Self::Bool(*v),
             any_value::Value::IntValue(v) => Self::Int(*v),
             any_value::Value::DoubleValue(v) => Self::Float(*v),
-            any_value::Value::ArrayValue(v) => {
-                Self::Array(v.values.iter().map(|v| Self::of_any(v).unwrap_or(Self::Opaque)).collect())
-            }
+            any_value::Value::ArrayValue(v) => Self::of_elements(&v.values),
             any_value::Value::KvlistValue(_) | any_value::Value::BytesValue(_) => Self::Opaque,
             #[allow(unreachable_patterns)]
             _ => Self::Opaque,
         })
+    }
+
+    fn of_elements(elements: &[AnyValue]) -> Self {
+        let mut values: Vec<Self> = elements.iter().map(|element| Self::of_any(element).unwrap_or(Self::Opaque)).collect();
+        let nested = elements.iter().any(|element| matches!(element.value, Some(any_value::Value::ArrayValue(_))));
+        let mixed = values.windows(2).any(|pair| std::mem::discriminant(&pair[0]) != std::mem::discriminant(&pair[1]));
+        if values.is_empty() || nested || mixed || values.contains(&Self::Opaque) {
+            Self::Opaque
+        } else if values.len() == 1 {
+            values.remove(0)
+        } else {
+            Self::Array(values)
+        }
     }
 
     /// The value as it stands in search results and metric labels.
@@ -70,9 +82,14 @@ impl Value {
             Self::Array(v) => Any::ArrayValue(proto::otlp::common::v1::ArrayValue {
                 values: v.iter().map(Self::to_any).collect(),
             }),
-            Self::Opaque => Any::StringValue(String::new()),
+            Self::Opaque => Any::StringValue("nil".into()),
         };
         AnyValue { value: Some(value) }
+    }
+
+    /// The value to group by: nil where there is none that can be told from others.
+    pub fn grouped(self) -> Option<Self> {
+        if self == Self::Opaque { None } else { Some(self) }
     }
 
     /// Whether both are one group: of one type and equal, floats bit by bit.

@@ -15,6 +15,7 @@ use super::{
     series::{Series, word_label},
 };
 use crate::{
+    expected::EXPECTED,
     layout::Layout,
     predicate::compile,
     reader::Reader,
@@ -25,24 +26,6 @@ use crate::{
     traces::TraceRows,
     value::Value,
 };
-
-/// Attributes that are counted even where they are missing, as nil.
-const EXPECTED: [(Scope, &str); 14] = [
-    (Scope::Resource, "k8s.cluster.name"),
-    (Scope::Resource, "k8s.container.name"),
-    (Scope::Resource, "k8s.namespace.name"),
-    (Scope::Resource, "k8s.pod.name"),
-    (Scope::Span, "http.method"),
-    (Scope::Span, "http.request.method"),
-    (Scope::Span, "http.response.status_code"),
-    (Scope::Span, "http.route"),
-    (Scope::Span, "http.status_code"),
-    (Scope::Span, "http.url"),
-    (Scope::Span, "server.address"),
-    (Scope::Span, "server.port"),
-    (Scope::Span, "url.path"),
-    (Scope::Span, "url.route"),
-];
 
 const INTRINSICS: [Intrinsic; 9] = [
     Intrinsic::Name,
@@ -235,17 +218,9 @@ fn by_code(
     }))
 }
 
-/// The first element of an array; nothing for what cannot be shown as one value.
+/// Nothing for what cannot be told as one value: arrays of several elements, maps, bytes.
 fn plain(value: Value) -> Option<Value> {
-    match value {
-        Value::Array(elements) => {
-            let first = elements.first()?.clone();
-            let same = |v: &Value| std::mem::discriminant(v) == std::mem::discriminant(&first);
-            (elements.iter().all(same) && !matches!(first, Value::Array(_) | Value::Opaque)).then_some(first)
-        }
-        Value::Opaque => None,
-        value => Some(value),
-    }
+    Some(value).filter(|value| !matches!(value, Value::Array(_) | Value::Opaque))
 }
 
 /// Every name to compare, and whether its absence counts.

@@ -23,7 +23,7 @@ use crate::{
     layout::{Layout, Place, Places, Reading},
     parents,
     request::QueryError,
-    rowexpr::{RowExpr, pattern_test},
+    rowexpr::{RowExpr, literal_value, pattern_test},
     value::{Test, Value, kind_code, status_code},
 };
 
@@ -61,12 +61,12 @@ impl Compiler<'_> {
                 (FieldExpr::Attribute(attribute), FieldExpr::Static(literal, _)) => {
                     let test = match op {
                         ComparisonOp::Match | ComparisonOp::NotMatch => pattern_test(*op, right)?,
-                        _ => literal_test(*op, literal),
+                        _ => literal_test(attribute, *op, literal),
                     };
                     self.compare(attribute, &test)
                 }
                 (FieldExpr::Static(literal, _), FieldExpr::Attribute(attribute)) => {
-                    self.compare(attribute, &literal_test(mirrored(*op), literal))
+                    self.compare(attribute, &literal_test(attribute, mirrored(*op), literal))
                 }
                 _ => self.by_row(expr)?,
             },
@@ -82,7 +82,7 @@ impl Compiler<'_> {
                 FieldExpr::Attribute(attribute) if self.single_valued(attribute) => {
                     let op = if *negated { ComparisonOp::NotEqual } else { ComparisonOp::Equal };
                     let join = if *negated { and } else { or };
-                    let parts = values.iter().map(|v| self.compare(attribute, &literal_test(op, v)));
+                    let parts = values.iter().map(|v| self.compare(attribute, &literal_test(attribute, op, v)));
                     parts.reduce(join).unwrap_or_else(|| constant(*negated))
                 }
                 _ => self.by_row(expr)?,
@@ -101,7 +101,7 @@ impl Compiler<'_> {
     }
 
     fn compare_bool(&self, attribute: &Attribute, value: bool) -> Expr {
-        self.compare(attribute, &literal_test(ComparisonOp::Equal, &Static::Bool(value)))
+        self.compare(attribute, &literal_test(attribute, ComparisonOp::Equal, &Static::Bool(value)))
     }
 
     fn single_valued(&self, attribute: &Attribute) -> bool {
@@ -202,9 +202,9 @@ impl Compiler<'_> {
     }
 }
 
-fn literal_test(op: ComparisonOp, literal: &Static) -> Test {
+fn literal_test(attribute: &Attribute, op: ComparisonOp, literal: &Static) -> Test {
     // A comparison with nil never holds; `Opaque` compares with nothing.
-    Test { op, literal: Value::of_static(literal).unwrap_or(Value::Opaque), pattern: None }
+    Test { op, literal: literal_value(attribute, op, literal).unwrap_or(Value::Opaque), pattern: None }
 }
 
 fn promoted_test(column: Expr, kind: AttributeType, test: &Test) -> Expr {

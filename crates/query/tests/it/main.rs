@@ -24,3 +24,4 @@ mod sql;
 mod structure;
 mod tags;
 mod time;
+mod values;

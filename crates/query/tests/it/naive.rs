@@ -190,7 +190,8 @@ impl Eyes<'_> {
 }
 
 fn is_trace_id(expr: &FieldExpr) -> bool {
-    matches!(expr, FieldExpr::Attribute(name) if name.name == AttributeName::Intrinsic(Intrinsic::TraceId))
+    let intrinsics = [Intrinsic::TraceId, Intrinsic::LinkTraceId].map(AttributeName::Intrinsic);
+    matches!(expr, FieldExpr::Attribute(name) if intrinsics.contains(&name.name))
 }
 
 /// The values of a key that are not empty.

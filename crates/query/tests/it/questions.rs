@@ -127,6 +127,7 @@ impl Vocabulary {
             text("instrumentation:version", row.scope.version.clone());
             row.span.events.iter().for_each(|event| text("event:name", event.name.clone()));
             for link in &row.span.links {
+                text("link:traceID", hex(&link.trace_id));
                 text("link:traceID", hex(&link.trace_id).trim_start_matches('0').to_owned());
                 text("link:spanID", hex(&link.span_id));
             }
@@ -421,10 +422,11 @@ impl Asker<'_> {
             7 | 8 => format!("quantile_over_time({}, .5, {})", self.measured(), self.pick(&["0", "0.99", "1", ".9"])),
             _ => format!("histogram_over_time({})", self.measured()),
         };
-        match self.below(3) {
-            0 => function,
+        match self.below(7) {
+            0 | 1 => function,
+            2 | 3 => format!("{function} by ({})", self.any_name()),
             n => {
-                let names: Vec<String> = (0..n).map(|_| self.any_name()).collect();
+                let names: Vec<String> = (2..n).map(|_| self.any_name()).collect();
                 format!("{function} by ({})", names.join(", "))
             }
         }

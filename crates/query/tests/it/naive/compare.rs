@@ -24,8 +24,8 @@ const INTRINSICS: [Intrinsic; 9] = [
     Intrinsic::InstrumentationVersion,
 ];
 
-/// Spans without these count as nil.
-const EXPECTED: [(Scope, &[&str]); 2] = [
+/// Spans without these count as nil, and show it where one is asked for.
+pub const EXPECTED: [(Scope, &[&str]); 2] = [
     (Scope::Resource, &["k8s.cluster.name", "k8s.container.name", "k8s.namespace.name", "k8s.pod.name"]),
     (
         Scope::Span,
@@ -91,7 +91,7 @@ pub fn compare<'a>(
     (all, ambiguous)
 }
 
-/// The one value of every name that counts on the span: the first; of an array the first element.
+/// The one value of every name that counts on the span: the first.
 fn values(eyes: &Eyes<'_>, span: usize) -> Vec<(String, Option<Value>)> {
     let row = eyes.trace.nodes[span].row;
     let attribute = |name| Attribute { of_parent: false, name, span: SpanOfName::default() };
@@ -115,8 +115,8 @@ fn values(eyes: &Eyes<'_>, span: usize) -> Vec<(String, Option<Value>)> {
 
 /// Nil for what cannot be shown as one value.
 fn plain(value: Value) -> Option<Value> {
-    let Value::Array(elements) = value else { return Some(value).filter(|v| !matches!(v, Value::Other)) };
-    let kind = std::mem::discriminant(elements.first()?);
-    let simple = !matches!(elements.first()?, Value::Array(_) | Value::Other);
-    (simple && elements.iter().all(|e| std::mem::discriminant(e) == kind)).then(|| elements[0].clone())
+    match value {
+        Value::Array(_) | Value::Other => None,
+        value => Some(value),
+    }
 }

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use traceql::ast::{
     Aggregate, AggregateFunction, ArithmeticOp, Attribute, AttributeName, ComparisonOp, FieldExpr, Intrinsic, Pipeline,
-    Relation, ScalarExpr, Scope, SpansetExpr, SpansetOp, Stage, StructuralForm,
+    Relation, ScalarExpr, Scope, SpansetExpr, SpansetOp, Stage, Static, StructuralForm,
 };
 
 use super::{
     Eyes, Patterns, Trace,
+    compare::EXPECTED,
     trace::{Place, hex, short_hex},
     value::{self, Value},
 };
@@ -119,6 +120,8 @@ impl Eyes<'_> {
                         match form {
                             StructuralForm::Plain => right.iter().copied().filter(|b| hit(b)).collect(),
                             StructuralForm::Negated => right.iter().copied().filter(|b| !hit(b)).collect(),
+                            StructuralForm::Union if *relation == Relation::Descendant => self.descent(&left, &right, false),
+                            StructuralForm::Union if *relation == Relation::Ancestor => self.descent(&right, &left, true),
                             StructuralForm::Union => {
                                 let pairs = left.iter().flat_map(|a| right.iter().map(move |b| (*a, *b)));
                                 pairs.filter(|(a, b)| related(*a, *b)).flat_map(|(a, b)| [a, b]).collect()
@@ -128,6 +131,27 @@ impl Eyes<'_> {
                 }
             }
         }
+    }
+
+    /// The union of ancestors and descendants, without what Tempo leaves out.
+    fn descent(&self, above: &BTreeSet<usize>, below: &BTreeSet<usize>, unplaced_first: bool) -> BTreeSet<usize> {
+        let holds = |a: usize, b: usize| self.related(Relation::Descendant, a, b);
+        let node = |span: usize| &self.trace.nodes[span];
+        let first = above.iter().copied().filter(|a| unplaced_first || node(*a).left > 0).min_by_key(|a| node(*a).left);
+        let mut found = BTreeSet::new();
+        for outermost in above.iter().copied().filter(|a| !above.iter().any(|other| holds(*other, *a))) {
+            let held: Vec<usize> = below.iter().copied().filter(|b| holds(outermost, *b)).collect();
+            let Some(last) = held.iter().copied().max_by_key(|b| node(*b).left) else { continue };
+            found.extend(above.iter().copied().filter(|a| holds(*a, last)));
+            let ended = |b: &usize| {
+                let begins_late = first.is_some_and(|first| node(*b).left >= node(first).left);
+                node(*b).left > 0 && begins_late && node(*b).right < node(outermost).left
+            };
+            if first == Some(outermost) || below.iter().any(ended) {
+                found.extend(held);
+            }
+        }
+        found
     }
 
     /// Whether `b` is, for example, a child of `a`.
@@ -154,17 +178,29 @@ impl Eyes<'_> {
     fn group(&self, expr: &FieldExpr, set: Spanset) -> Vec<Spanset> {
         let mut groups: Vec<(String, Spanset)> = vec![];
         for span in set.spans {
-            let value = self.values(expr, span).into_iter().next();
+            let value = match expr {
+                FieldExpr::Attribute(name) => self.grouped(name, span),
+                expr => self.values(expr, span).into_iter().next(),
+            };
             let key = value.as_ref().map_or("nil".to_owned(), Value::group);
             if let Some((_, group)) = groups.iter_mut().find(|(other, _)| *other == key) {
                 group.spans.insert(span);
                 continue;
             }
             let mut attributes = set.attributes.clone();
-            attributes.push((format!("by({expr})"), value));
+            attributes.push((format!("by({})", traceql::label(expr)), value));
             groups.push((key, Spanset { spans: [span].into(), attributes }));
         }
         groups.into_iter().map(|(_, group)| group).collect()
+    }
+
+    /// The value to group by: the first, if it can be told from others. Without events the name of an event is empty.
+    pub fn grouped(&self, name: &Attribute, span: usize) -> Option<Value> {
+        match self.named(name, span).into_iter().next() {
+            Some(Value::Other) => None,
+            None if !name.of_parent && name.name == AttributeName::Intrinsic(Intrinsic::EventName) => Some(Value::String(String::new())),
+            first => first,
+        }
     }
 
     fn scalar_filter(
@@ -186,7 +222,7 @@ impl Eyes<'_> {
             ScalarExpr::Static(literal, _) => Value::of_literal(literal),
             ScalarExpr::Aggregate(aggregate) => {
                 let value = self.aggregate(aggregate, &set.spans)?;
-                let argument = aggregate.argument.as_ref().map_or(String::new(), ToString::to_string);
+                let argument = aggregate.argument.as_ref().map_or(String::new(), traceql::label);
                 set.attributes.push((format!("{}({argument})", aggregate.function.word()), Some(value.clone())));
                 Some(value)
             }
@@ -261,7 +297,8 @@ impl Eyes<'_> {
     }
 
     /// A name that is only compared with literals shows the first value that a comparison holds for, on any span. A
-    /// name mentioned in any other way shows its first value otherwise, of events and links the last. Of the elements
+    /// name mentioned in any other way shows its first value otherwise, of events and links the last. Where a name is
+    /// missing that is compared with `= nil`, nil shows. Of the elements
     /// of an array those that a comparison holds for are shown; one alone stands for itself.
     fn shown_span(&self, span: usize, names: &[(Attribute, Asked)], asks_name: bool) -> FoundSpan {
         let node = &self.trace.nodes[span];
@@ -284,8 +321,12 @@ impl Eyes<'_> {
                 AttributeName::Intrinsic(_) => name.to_string(),
             };
             let mut values = self.named(name, span);
+            if asked.missing && values.is_empty() && !name.of_parent {
+                attributes.push((key, shown(None)));
+                continue;
+            }
             let wanted = |value: &&Value| asked.tests.iter().any(|(op, literal)| self.compare(*op, value, literal));
-            let shown = match values.iter().find(wanted) {
+            let value = match values.iter().find(wanted) {
                 Some(Value::Array(elements)) => match elements.iter().filter(wanted).collect::<Vec<_>>().as_slice() {
                     [] => Value::Array(elements.clone()),
                     [one] => (*one).clone(),
@@ -310,8 +351,8 @@ impl Eyes<'_> {
                         (Some(first), _) => first,
                         (None, _) if name.of_parent => continue,
                         (None, AttributeName::Intrinsic(Intrinsic::EventName)) => Value::String(String::new()),
-                        (None, AttributeName::Key { scope: Some(Scope::Span), key })
-                            if ["http.method", "http.url", "http.status_code"].contains(&key.as_str()) =>
+                        (None, AttributeName::Key { scope: Some(scope), key })
+                            if EXPECTED.iter().any(|(of, keys)| of == scope && keys.contains(&key.as_str())) =>
                         {
                             Value::String("nil".into())
                         }
@@ -319,7 +360,7 @@ impl Eyes<'_> {
                     }
                 }
             };
-            attributes.push((key, shown.shown()));
+            attributes.push((key, value.shown()));
         }
         attributes.sort();
         FoundSpan {
@@ -343,6 +384,8 @@ struct Asked {
     tests: Vec<(ComparisonOp, Value)>,
     /// It is mentioned otherwise too.
     otherwise: bool,
+    /// A filter asks whether it is missing.
+    missing: bool,
 }
 
 /// What a query asks of each name; a name without a scope is asked of the span and of the resource.
@@ -364,6 +407,7 @@ fn asked_of(pipeline: &Pipeline) -> Vec<(Attribute, Asked)> {
                 Some((_, known)) => {
                     known.tests.extend(asked.tests.clone());
                     known.otherwise |= asked.otherwise;
+                    known.missing |= asked.missing;
                 }
                 None => all.push((name, asked.clone())),
             }
@@ -374,12 +418,14 @@ fn asked_of(pipeline: &Pipeline) -> Vec<(Attribute, Asked)> {
             name.name,
             AttributeName::Intrinsic(Intrinsic::NestedSetLeft | Intrinsic::NestedSetRight | Intrinsic::NestedSetParent)
         );
-        add(&name, Asked { tests: literal.map(|literal| (op, literal)).into_iter().collect(), otherwise: structure });
+        let missing = literal.is_none();
+        add(&name, Asked { tests: literal.map(|literal| (op, literal)).into_iter().collect(), otherwise: structure, missing });
     }
-    others.iter().for_each(|name| add(name, Asked { tests: vec![], otherwise: true }));
+    others.iter().for_each(|name| add(name, Asked { tests: vec![], otherwise: true, missing: false }));
     all
 }
 
+/// Names with what they are compared with; `None` is nil, and the operator `=`.
 type Compared = Vec<(Attribute, ComparisonOp, Option<Value>)>;
 
 fn mentioned(pipeline: &Pipeline, compared: &mut Compared, others: &mut Vec<Attribute>) {
@@ -411,9 +457,19 @@ fn in_filter(expr: &FieldExpr, compared: &mut Compared, others: &mut Vec<Attribu
         }
         FieldExpr::Compare { op, left, right, .. } => match (&**left, &**right) {
             (FieldExpr::Attribute(name), FieldExpr::Static(literal, _)) => {
-                compared.push((name.clone(), *op, Value::of_literal(literal)));
+                let unpadded = name.name == AttributeName::Intrinsic(Intrinsic::LinkTraceId)
+                    && matches!(op, ComparisonOp::Equal | ComparisonOp::NotEqual);
+                let value = match literal {
+                    Static::String(text) if unpadded => Some(Value::String(text.trim_start_matches('0').to_owned())),
+                    literal => Value::of_literal(literal),
+                };
+                compared.push((name.clone(), *op, value));
             }
             _ => in_field(expr, others),
+        },
+        FieldExpr::Exists { exists: false, operand, .. } => match &**operand {
+            FieldExpr::Attribute(name) => compared.push((name.clone(), ComparisonOp::Equal, None)),
+            operand => in_field(operand, others),
         },
         _ => in_field(expr, others),
     }

@@ -16,7 +16,7 @@ pub enum Value {
     Status(Status),
     Kind(Kind),
     Array(Vec<Value>),
-    /// Bytes, maps and empty elements: there, but equal to nothing.
+    /// Bytes, maps, arrays of nothing or of different types: there, but equal to nothing.
     Other,
 }
 
@@ -34,14 +34,25 @@ impl Value {
         })
     }
 
-    /// An empty value is nil.
+    /// An empty value is nil; an array of one element is the element.
     pub fn of_any(value: &AnyValue) -> Option<Self> {
         Some(match value.value.clone()? {
             Any::StringValue(v) => Self::String(v),
             Any::BoolValue(v) => Self::Bool(v),
             Any::IntValue(v) => Self::Int(v),
             Any::DoubleValue(v) => Self::Float(v),
-            Any::ArrayValue(v) => Self::Array(v.values.iter().map(|v| Self::of_any(v).unwrap_or(Self::Other)).collect()),
+            Any::ArrayValue(v) => {
+                let elements: Vec<Self> = v.values.iter().map(|v| Self::of_any(v).unwrap_or(Self::Other)).collect();
+                let like_first = |e: &Self| std::mem::discriminant(e) == std::mem::discriminant(&elements[0]);
+                let nested = v.values.iter().any(|e| matches!(e.value, Some(Any::ArrayValue(_))));
+                let mixed = nested || !elements.iter().all(|e| like_first(e) && !matches!(e, Self::Other));
+                match elements.as_slice() {
+                    [] => Self::Other,
+                    _ if mixed => Self::Other,
+                    [one] => one.clone(),
+                    _ => Self::Array(elements),
+                }
+            }
             _ => Self::Other,
         })
     }
@@ -57,7 +68,7 @@ impl Value {
             Self::Status(v) => format!("string {:?}", v.word()),
             Self::Kind(v) => format!("string {:?}", v.word()),
             Self::Array(v) => format!("[{}]", v.iter().map(Self::shown).collect::<Vec<_>>().join(", ")),
-            Self::Other => "string \"\"".to_owned(),
+            Self::Other => "string \"nil\"".to_owned(),
         }
     }
 
