@@ -22,12 +22,16 @@ pub(crate) struct Account {
     pub reads: Arc<Reads>,
     /// JSON answers say how they were made.
     explain: bool,
+    /// Where the request is recorded.
+    span: Option<tracer::Span>,
 }
 
 impl Account {
     pub fn open(engine: &Engine, budget: Budget, time_max: Duration, explain: bool) -> Self {
-        let reads = Arc::new(Reads::within(budget).at_most(time_max));
-        Self { engine: engine.accounting(&reads), reads, explain }
+        let span = tracer::current().map(|request| request.child("query"));
+        let reads = Reads::within(budget).at_most(time_max);
+        let reads = Arc::new(if span.is_some() { reads.watched() } else { reads });
+        Self { engine: engine.accounting(&reads), reads, explain, span }
     }
 
     /// Accounts here for what it is asked.
@@ -61,6 +65,40 @@ impl Account {
     }
 }
 
+impl Drop for Account {
+    /// The query's span says how the answer was made, as `explain` does.
+    fn drop(&mut self) {
+        let Some(span) = &mut self.span else { return };
+        let explanation = self.reads.explanation();
+        for (key, number) in [
+            ("sostenuto.blocks", explanation.blocks),
+            ("sostenuto.blocks_missing", explanation.blocks_missing),
+            ("sostenuto.live_batches", explanation.live_batches),
+            ("sostenuto.row_groups", explanation.row_groups),
+            ("sostenuto.units_read", explanation.units_read),
+            ("sostenuto.bytes_read", explanation.bytes),
+            ("sostenuto.rows_read", explanation.rows),
+            ("sostenuto.rows_kept", explanation.rows_kept),
+        ] {
+            span.set(key, number);
+        }
+        span.set("sostenuto.plan", explanation.plan.join("\n").as_str());
+        let parent = span.parent();
+        for stage in explanation.stages {
+            drop(parent.past(stage.name, stage.began, stage.took));
+        }
+        for read in explanation.reads {
+            let name = if read.block.is_some() { "read row group" } else { "read live batch" };
+            let mut span = parent.past(name, read.began, read.took);
+            span.set("sostenuto.rows_kept", read.rows);
+            if let Some((block, row_group)) = read.block {
+                span.set("sostenuto.block", block.to_string().as_str());
+                span.set("sostenuto.row_group", row_group);
+            }
+        }
+    }
+}
+
 impl Account {
     /// The JSON object with a further member, if it was asked for.
     fn explained(&self, mut object: Vec<u8>) -> Vec<u8> {
@@ -77,12 +115,12 @@ impl Account {
 fn explanation(explanation: &Explanation) -> serde_json::Value {
     let Explanation {
         plan, blocks, blocks_missing, live_batches, pruned, traces_split, row_groups, row_groups_pruned, units_read, bytes, rows,
-        rows_kept, stages,
+        rows_kept, stages, reads: _,
     } = explanation;
     let pruned: serde_json::Map<_, _> = pruned.iter().map(|(reason, count)| ((*reason).to_owned(), (*count).into())).collect();
     let micros = |took: &std::time::Duration| u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
     let stages: Vec<_> =
-        stages.iter().map(|(name, took)| serde_json::json!({ "stage": name, "micros": micros(took) })).collect();
+        stages.iter().map(|stage| serde_json::json!({ "stage": stage.name, "micros": micros(&stage.took) })).collect();
     serde_json::json!({
         "plan": plan,
         "blocks": blocks,

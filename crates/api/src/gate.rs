@@ -52,7 +52,8 @@ impl Gate {
         if let Err(failure) = &outcome
             && failure.status.is_server_error()
         {
-            tracing::warn!(status = failure.status.as_u16(), "query failed: {}", failure.message);
+            let trace_id = tracer::current().map(|request| request.context().trace_id_hex());
+            tracing::warn!(status = failure.status.as_u16(), trace_id, "query failed: {}", failure.message);
         }
         outcome
     }

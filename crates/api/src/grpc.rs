@@ -7,6 +7,7 @@
 use crate::{
     Failure, ReadyState,
     account::Account,
+    foreign::jaeger_rpc,
     ask::{self, AskedMetrics, AskedRange, AskedSearch, AskedTagNames, AskedTagValues},
     packets::{PACKET_BYTES_MAX, cut},
     running,
@@ -54,10 +55,10 @@ pub(crate) const METHODS: [&str; 7] = [
 
 const SERVICE: &str = <StreamingQuerierServer<Querier> as NamedService>::NAME;
 
-pub(crate) fn router(shared: Arc<Shared>, health: Health) -> Router {
+pub(crate) fn router(shared: &Arc<Shared>, health: Health) -> Router {
     let bytes_max = shared.state.config.request_bytes_max;
     let patience = shared.state.config.query_timeout + REQUEST_TIMEOUT;
-    let querier = StreamingQuerierServer::new(Querier(shared))
+    let querier = StreamingQuerierServer::new(Querier(shared.clone()))
         .max_decoding_message_size(bytes_max)
         .accept_compressed(CompressionEncoding::Gzip)
         .send_compressed(CompressionEncoding::Gzip);
@@ -65,6 +66,13 @@ pub(crate) fn router(shared: Arc<Shared>, health: Health) -> Router {
         .route_service(&format!("/{SERVICE}/{{*method}}"), querier)
         .route_service(&format!("/{}/{{*method}}", <Health as NamedService>::NAME), health)
         .layer(middleware::from_fn_with_state(patience, hurry))
+        .merge(jaeger_router(shared))
+}
+
+/// Jaeger's query service alone.
+pub(crate) fn jaeger_router(shared: &Arc<Shared>) -> Router {
+    let patience = shared.state.config.query_timeout + REQUEST_TIMEOUT;
+    jaeger_rpc::routes().with_state(shared.clone()).layer(middleware::from_fn_with_state(patience, hurry))
 }
 
 /// Ends a call whose request does not come, and so never reaches the gate.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::sampling;
+use crate::{foreign::jaeger_rpc, overrides, sampling};
 use door::{Need, Needs, Role};
 use http::Method;
 
@@ -10,7 +10,7 @@ use http::Method;
 const OPEN: [&str; 5] = ["/ready", "/api/echo", "/zipkin/health", "/health", "/grpc.health.v1.Health/"];
 const ASKING: [Method; 3] = [Method::GET, Method::HEAD, Method::POST];
 /// Where questions about traces begin, below the prefix or not.
-const READ: [&str; 4] = ["/api/", "/jaeger/", "/zipkin/", crate::grpc::PATH_START];
+const READ: [&str; 5] = ["/api/", "/jaeger/", "/zipkin/", crate::grpc::PATH_START, jaeger_rpc::PATH_START];
 
 /// Clients that send spans ask how many to send.
 const SAMPLING: Need = Need::Any(&[Role::Read, Role::Write]);
@@ -47,6 +47,8 @@ fn need(method: &Method, path: &str) -> Need {
         "/api/sampling" | sampling::METHOD => SAMPLING,
         "/metrics" => Need::Any(&[Role::Metrics]),
         _ if OPEN.iter().any(|open| path == *open || open.ends_with('/') && path.starts_with(open)) => Need::Nothing,
+        // A tenant's limits bind the tenant: its own writers do not change them.
+        _ if path == overrides::PATH && !matches!(*method, Method::GET | Method::HEAD) => Need::ADMIN,
         // Questions are asked with these; whatever changes something below the same paths will not be.
         _ if ASKING.contains(method) && READ.iter().any(|start| path.starts_with(start)) => Need::READ,
         _ => Need::ADMIN,
@@ -65,7 +67,7 @@ mod tests {
         for path in ["/ready", "/api/echo", "/grpc.health.v1.Health/Check"] {
             check("", path, Need::Nothing);
         }
-        for path in ["/api/search", "/api/sql", "/jaeger/api/services", "/tempopb.StreamingQuerier/Search", "/api/status/buildinfo"] {
+        for path in ["/api/search", "/api/sql", "/jaeger/api/services", "/tempopb.StreamingQuerier/Search", "/jaeger.api_v3.QueryService/GetTrace", "/api/status/buildinfo"] {
             check("", path, Need::READ);
             check("/tempo", &format!("/tempo{path}"), Need::READ);
         }
@@ -75,5 +77,9 @@ mod tests {
             check("/tempo", path, Need::ADMIN);
         }
         assert_eq!(needs("")(&Method::DELETE, "/api/search"), Need::ADMIN);
+        assert_eq!(needs("")(&Method::GET, "/api/overrides"), Need::READ);
+        for method in [Method::POST, Method::PATCH, Method::DELETE, Method::PUT] {
+            assert_eq!(needs("/tempo")(&method, "/tempo/api/overrides"), Need::ADMIN, "{method}");
+        }
     }
 }

@@ -1,12 +1,12 @@
 //! Measures every request.
 
-use crate::{Metrics, failure::CLIENT_CLOSED_REQUEST, grpc};
+use crate::{Metrics, failure::CLIENT_CLOSED_REQUEST, foreign::jaeger_rpc, grpc};
 use axum::{
     extract::{MatchedPath, Request, State},
     middleware::Next,
     response::Response,
 };
-use http::Method;
+use http::{Method, header};
 use std::time::Instant;
 
 /// The route of requests that match none.
@@ -20,11 +20,16 @@ pub(crate) async fn observe(State(metrics): State<Metrics>, request: Request, ne
         started: Instant::now(),
         metrics,
     };
+    tracer::rename(|| match observation.route.strip_prefix('/').filter(|_| is_rpc(&observation.route)) {
+        Some(method) => method.to_owned(),
+        None => format!("{} {}", observation.method, observation.route),
+    });
     observation.metrics.running().inc();
     let response = next.run(request).await;
     // A gRPC method that fails before its first message says so in a header.
     let grpc = response.headers().get("grpc-status").and_then(|value| value.to_str().ok()?.parse().ok());
-    let is_grpc = observation.route.starts_with(grpc::PATH_START);
+    let content_type = response.headers().get(header::CONTENT_TYPE);
+    let is_grpc = content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
     observation.status = if is_grpc { grpc.unwrap_or(0) } else { response.status().as_u16() };
     response
 }
@@ -47,6 +52,10 @@ impl Drop for Observation {
     }
 }
 
+fn is_rpc(route: &str) -> bool {
+    [grpc::PATH_START, jaeger_rpc::PATH_START].iter().any(|start| route.starts_with(start))
+}
+
 /// One of a fixed set.
 fn route(request: &Request) -> String {
     let path = request.uri().path();
@@ -62,6 +71,7 @@ fn method(method: &Method) -> &'static str {
         Method::HEAD => "HEAD",
         Method::POST => "POST",
         Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
         Method::DELETE => "DELETE",
         Method::OPTIONS => "OPTIONS",
         _ => "other",

@@ -1,9 +1,9 @@
 //! Paths, and what answers each.
 
 use crate::{
-    Failure, Readiness, admin,
-    foreign::{jaeger, zipkin},
-    grpc, mcp, observe, sampling, sql,
+    Failure, Readiness, admin, export,
+    foreign::{jaeger, jaeger_rpc, zipkin},
+    grpc, mcp, observe, overrides, sampling, sql,
     state::Shared,
     status, tempo,
 };
@@ -23,7 +23,7 @@ use tower_http::{
 };
 
 /// The paths below the prefix.
-const API_PATHS: [&str; 11] = [
+const API_PATHS: [&str; 12] = [
     "/api/traces/{traceID}",
     "/api/v2/traces/{traceID}",
     "/api/search",
@@ -33,6 +33,7 @@ const API_PATHS: [&str; 11] = [
     "/api/v2/search/tag/{name}/values",
     "/api/metrics/query_range",
     "/api/metrics/query",
+    "/api/export",
     "/api/echo",
     "/api/status/buildinfo",
 ];
@@ -59,7 +60,9 @@ pub(crate) fn router(shared: Arc<Shared>, health: grpc::Health) -> Router {
         .route("/api/v2/search/tag/{*name}", get(tempo::tag_values_v2))
         .route("/api/metrics/query_range", get(tempo::metrics_range))
         .route("/api/metrics/query", get(tempo::metrics_instant))
+        .route("/api/export", get(export::export))
         .route("/api/sql", post(sql::sql))
+        .route(overrides::PATH, overrides::methods())
         .route("/api/mcp", post(mcp::post).fallback(mcp::other))
         .route("/api/echo", get(status::echo))
         .route("/api/status/buildinfo", get(status::buildinfo))
@@ -76,12 +79,17 @@ pub(crate) fn router(shared: Arc<Shared>, health: grpc::Health) -> Router {
         .route("/status/overrides/{tenant}", get(status::overrides_of))
         .merge(sampling::collector_routes())
         .with_state(shared.clone());
-    observed(&shared, bounded(&shared, http).merge(grpc::router(shared.clone(), health)))
+    observed(&shared, bounded(&shared, http).merge(grpc::router(&shared, health)))
 }
 
-/// Jaeger's query API alone, as on its own port.
+/// The methods of gRPC alone.
+pub(crate) fn grpc_router(shared: Arc<Shared>, health: grpc::Health) -> Router {
+    observed(&shared, grpc::router(&shared, health))
+}
+
+/// Jaeger's query API alone, HTTP and gRPC, as on its own port.
 pub(crate) fn jaeger_router(shared: &Arc<Shared>) -> Router {
-    observed(shared, bounded(shared, jaeger::routes().with_state(shared.clone())))
+    observed(shared, bounded(shared, jaeger::routes().with_state(shared.clone())).merge(grpc::jaeger_router(shared)))
 }
 
 /// Zipkin's query API alone, as on its own port, with Zipkin's own paths too.
@@ -131,9 +139,10 @@ pub(crate) fn endpoints(configured_prefix: &str) -> String {
     let foreign = foreign.into_iter().flat_map(|(below, paths)| paths.iter().map(move |path| (below, path)));
     let foreign: String = foreign.map(|(below, path)| format!("GET  {prefix}{below}{path}\n")).collect();
     let own = OWN_PATHS.iter().map(|path| format!("GET  {path}\n"));
-    let rpc = grpc::METHODS.iter().map(|path| format!("gRPC {path}\n"));
+    let rpc = grpc::METHODS.iter().chain(&jaeger_rpc::METHODS).map(|path| format!("gRPC {path}\n"));
     api.chain([foreign]).chain(own).chain([
             format!("POST {prefix}/api/sql\n"),
+            format!("GET|POST|PATCH|DELETE {prefix}{}\n", overrides::PATH),
             format!("POST {prefix}/api/mcp\n"),
             "GET  /api/sampling\n".to_owned(),
             "POST /flush\n".to_owned(),

@@ -27,14 +27,29 @@ impl Api {
     /// Serves everything until `shutdown` is cancelled, then takes no new connection and waits for running requests as
     /// long as `drain_timeout` says. Returns the number of connections that had to be cut.
     pub fn serve(&self, port: impl Into<Port>, shutdown: CancellationToken) -> BoxFuture<'static, usize> {
-        let (shared, port) = (Arc::clone(&self.0), port.into());
+        self.serve_with_health(port.into(), "the API", routes::router, shutdown)
+    }
+
+    /// Serves the methods of gRPC alone, otherwise as [`Api::serve`].
+    pub fn serve_grpc(&self, port: impl Into<Port>, shutdown: CancellationToken) -> BoxFuture<'static, usize> {
+        self.serve_with_health(port.into(), "gRPC", routes::grpc_router, shutdown)
+    }
+
+    fn serve_with_health(
+        &self,
+        port: Port,
+        name: &'static str,
+        router: fn(Arc<Shared>, grpc::Health) -> Router,
+        shutdown: CancellationToken,
+    ) -> BoxFuture<'static, usize> {
+        let shared = Arc::clone(&self.0);
         Box::pin(async move {
             let (reporter, _) = tonic_health::server::health_reporter();
             let health = grpc::Health::new(tonic_health::server::HealthService::from_health_reporter(reporter.clone()));
             let mut health_follower = JoinSet::new();
             health_follower.spawn(routes::follow(shared.state.readiness.clone(), reporter));
-            let handler = handler(routes::router(Arc::clone(&shared), health));
-            listen::serve(port, bounds("the API", &shared), handler, shutdown).await
+            let handler = handler(router(Arc::clone(&shared), health));
+            listen::serve(port, bounds(name, &shared), handler, shutdown).await
         })
     }
 

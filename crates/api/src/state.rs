@@ -1,7 +1,7 @@
 //! What the API is built from, and what every request shares.
 
 use crate::{
-    ApiConfig, CurrentReadLimits, CurrentStrategies, Failure, Flush, Metrics, account::Account, config::QueryLimits, gate::Gate, mcp,
+    ApiConfig, CurrentReadLimits, CurrentStrategies, Failure, Flush, Metrics, Overrides, account::Account, config::QueryLimits, gate::Gate, mcp,
     query_string::Parameters, status::StatusPages, tenancy,
 };
 use http::{HeaderMap, Uri};
@@ -26,6 +26,8 @@ pub struct ApiState {
     /// `None` where no spans come in.
     pub flush: Option<Flush>,
     pub read_limits: CurrentReadLimits,
+    /// Limits that tenants set; `None` is off.
+    pub overrides: Option<Overrides>,
     /// Jaeger's remote sampling; `None` is off.
     pub sampling: Option<CurrentStrategies>,
 }

@@ -322,8 +322,16 @@ impl Compactor {
             }
             Err(error) => return Round::failed(told(error.into(), Some(tenant))),
         };
+        let mut span = tracer::background("compact", tenant.as_str());
+        if let Some(span) = &mut span {
+            span.set("sostenuto.window", job.window.as_str());
+            span.set("sostenuto.blocks", inputs.len());
+            span.set("sostenuto.block_bytes", inputs.iter().map(|input| input.size_bytes).sum::<u64>());
+        }
         let merging = async {
+            let merge = tracer::child(span.as_ref(), "merge");
             let made = job::merge(&inner.storage, tenant, &snapshot.blocks, inputs, None, &inner.config).await?;
+            drop(merge);
             let (block, rows_in, rows_out) = match made {
                 Made::Barrier(barrier) => {
                     self.remember(tenant, |memory| memory.add_barrier(&job.window, barrier));
@@ -345,7 +353,11 @@ impl Compactor {
                 operation: "compact",
                 ..Commit::default()
             };
-            match table.commit(commit).await {
+            let commit = async {
+                let _committing = tracer::child(span.as_ref(), "commit");
+                table.commit(commit).await
+            };
+            match commit.await {
                 Ok(_) => {}
                 Err(StorageError::Conflict { .. }) => {
                     inner.stats.lost.fetch_add(1, Relaxed);
@@ -367,6 +379,9 @@ impl Compactor {
             done = merging => done,
             _ = stop.cancelled() => Ok(Round::default()),
         };
+        if let (Some(span), Err(error)) = (&mut span, &done) {
+            span.fail(&error.to_string());
+        }
         claim.release().await;
         done.unwrap_or_else(|error| {
             // A block that another compactor replaced meanwhile may be deleted already.

@@ -113,7 +113,11 @@ pub(crate) async fn round(inner: &Arc<Inner>) -> FlushReport {
             .map(|(tenant, part)| {
                 let cut = &cut;
                 async move {
-                    let result = flush_part(inner, &tenant, &part, cut, segment).await;
+                    let mut span = tracer::background("flush", tenant.as_str());
+                    let result = flush_part(inner, &tenant, &part, cut, segment, span.as_ref()).await;
+                    if let Some(span) = &mut span {
+                        record(span, &result);
+                    }
                     if result.is_ok() {
                         cut.generation.drop_part(&tenant);
                     }
@@ -175,12 +179,24 @@ struct Done {
     block_bytes: u64,
 }
 
+fn record(span: &mut tracer::Span, result: &Result<Done, FlushError>) {
+    match result {
+        Ok(done) => {
+            span.set("sostenuto.spans", done.spans);
+            span.set("sostenuto.blocks", done.blocks);
+            span.set("sostenuto.block_bytes", done.block_bytes);
+        }
+        Err(error) => span.fail(&chain(error)),
+    }
+}
+
 async fn flush_part(
     inner: &Arc<Inner>,
     tenant: &TenantId,
     part: &TenantPart,
     Cut { closed, .. }: &Cut,
     segment: u64,
+    span: Option<&tracer::Span>,
 ) -> Result<Done, FlushError> {
     let store = |source| FlushError::Store { tenant: tenant.clone(), source };
     let stored = part.stored.lock().clone().filter(|entries| {
@@ -190,9 +206,12 @@ async fn flush_part(
     let entries = match stored {
         Some(entries) => entries,
         None => {
+            let encoding = tracer::child(span, "make blocks");
             let encoded = make_blocks(inner, tenant, part, closed).await?;
+            drop(encoding);
             let mut entries = Vec::with_capacity(encoded.len());
             for block in &encoded {
+                let _storing = tracer::child(span, "store block");
                 entries.push(inner.storage.put_block(tenant, block).await.map_err(store)?);
             }
             *part.stored.lock() = Some(entries.clone());
@@ -215,6 +234,7 @@ async fn flush_part(
         operation: "flush",
         ..Commit::default()
     };
+    let _committing = tracer::child(span, "commit");
     // "Already committed" means that an attempt before this one arrived after all.
     inner.storage.table(tenant).await.map_err(store)?.commit(commit).await.map_err(store)?;
     Ok(done)

@@ -1,18 +1,22 @@
 //! How an answer was made: what was looked at, what was left out and why, and what took how long.
 //!
 //! Counted for every query, and shown to whoever asks. Times of stages are wall times; stages of several tenants add up.
+//! Of a query that is watched, single reads are written down too, up to a bound.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use parking_lot::Mutex;
+use ulid::Ulid;
 
 use crate::source::Sources;
 
 /// Lines of the plan that are kept.
 const PLAN_LINES_MAX: usize = 64;
+/// Reads of one query that are written down; the first ones.
+const READS_KEPT_MAX: usize = 64;
 
 /// Why a block or live batch was not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +35,9 @@ pub enum Pruned {
 #[derive(Debug, Default)]
 pub(crate) struct Trail {
     plan: Mutex<Vec<String>>,
-    stages: Mutex<Vec<(&'static str, Duration)>>,
+    stages: Mutex<Vec<StageTime>>,
+    /// `None` if the query is not watched.
+    pub(crate) watched: Option<Mutex<Vec<UnitRead>>>,
     pub blocks: AtomicU64,
     pub live_batches: AtomicU64,
     pub traces_split: AtomicU64,
@@ -68,7 +74,29 @@ pub struct Explanation {
     /// Rows that passed the filters.
     pub rows_kept: u64,
     /// Stages in the order in which they first began.
-    pub stages: Vec<(&'static str, Duration)>,
+    pub stages: Vec<StageTime>,
+    /// The first reads of a query that is watched.
+    pub reads: Vec<UnitRead>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StageTime {
+    pub name: &'static str,
+    /// For the first time.
+    pub began: SystemTime,
+    /// All times together.
+    pub took: Duration,
+}
+
+/// A row group or a live batch that was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnitRead {
+    /// With the number of the row group; `None` is a live batch.
+    pub block: Option<(Ulid, usize)>,
+    pub began: SystemTime,
+    pub took: Duration,
+    /// Rows that passed the filters.
+    pub rows: u64,
 }
 
 impl Trail {
@@ -107,10 +135,23 @@ impl Trail {
     /// Measures until the result is dropped.
     pub fn stage(&self, name: &'static str) -> Stage<'_> {
         let mut stages = self.stages.lock();
-        if !stages.iter().any(|(known, _)| *known == name) {
-            stages.push((name, Duration::ZERO));
+        if !stages.iter().any(|stage| stage.name == name) {
+            stages.push(StageTime { name, began: SystemTime::now(), took: Duration::ZERO });
         }
         Stage { trail: self, name, began: Instant::now() }
+    }
+
+    /// When a read begins, if it is to be written down.
+    pub fn read_begins(&self) -> Option<(SystemTime, Instant)> {
+        let watched = self.watched.as_ref()?;
+        (watched.lock().len() < READS_KEPT_MAX).then(|| (SystemTime::now(), Instant::now()))
+    }
+
+    pub fn read_ends(&self, (began, since): (SystemTime, Instant), block: Option<(Ulid, usize)>, rows: u64) {
+        let Some(mut reads) = self.watched.as_ref().map(Mutex::lock) else { return };
+        if reads.len() < READS_KEPT_MAX {
+            reads.push(UnitRead { block, began, took: since.elapsed(), rows });
+        }
     }
 
     pub fn explanation(&self, blocks_missing: u64, bytes: u64, rows: u64) -> Explanation {
@@ -132,6 +173,7 @@ impl Trail {
             rows,
             rows_kept: read(&self.rows_kept),
             stages: self.stages.lock().clone(),
+            reads: self.watched.as_ref().map(|reads| reads.lock().clone()).unwrap_or_default(),
         }
     }
 }
@@ -145,8 +187,8 @@ pub(crate) struct Stage<'a> {
 impl Drop for Stage<'_> {
     fn drop(&mut self) {
         let took = self.began.elapsed();
-        if let Some((_, total)) = self.trail.stages.lock().iter_mut().find(|(name, _)| *name == self.name) {
-            *total += took;
+        if let Some(stage) = self.trail.stages.lock().iter_mut().find(|stage| stage.name == self.name) {
+            stage.took += took;
         }
     }
 }

@@ -42,10 +42,11 @@ mod trace_index;
 mod traces;
 mod value;
 mod walk;
+mod wholesale;
 
 pub use engine::{Answer, Engine, EngineConfig};
-pub use metrics::{INTERVALS_MAX, default_step};
-pub use explain::Explanation;
+pub use metrics::{INTERVALS_MAX, default_step, duration_quantile};
+pub use explain::{Explanation, StageTime, UnitRead};
 pub use partial::Partial;
 pub use live::{LiveData, LiveGeneration, NoLiveData};
 pub use reads::{BrokenBlock, Budget, Reads};

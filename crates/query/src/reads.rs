@@ -90,6 +90,13 @@ impl Reads {
         Self { time: TimeLimit::of(time), ..self }
     }
 
+    /// Writes single reads down, too.
+    #[must_use]
+    pub fn watched(mut self) -> Self {
+        self.trail.watched = Some(Mutex::default());
+        self
+    }
+
     /// Measures the query's time by another clock.
     #[must_use]
     pub fn by_clock(self, clock: Arc<dyn Fn() -> Instant + Send + Sync>) -> Self {

@@ -77,6 +77,11 @@ impl Plan {
         }
     }
 
+    /// Of a TraceQL search.
+    pub fn of_text(text: &str) -> Result<Self, QueryError> {
+        Self::new(&SearchFilter::TraceQl(text.to_owned()))
+    }
+
     pub fn of(pipeline: Pipeline) -> Self {
         let needed = rows_needed(&pipeline);
         let shown = names(&pipeline);
@@ -97,7 +102,7 @@ impl Plan {
         self.after.is_none_or(|after| after.precedes(start, id))
     }
 
-    fn explain(&self, trail: &Trail) {
+    pub(crate) fn explain(&self, trail: &Trail) {
         if self.legacy.is_some() {
             trail.plan("every tag somewhere in the trace, evaluated trace by trace");
             return;
@@ -199,7 +204,10 @@ impl Engine {
         partial: Option<&Partial<tempopb::SearchResponse>>,
     ) -> Result<tempopb::SearchResponse, QueryError> {
         let reads = self.reads();
-        let plan = Arc::new(Plan { after, ..Plan::new(&request.filter)? });
+        let plan = {
+            let _stage = reads.trail.stage("parse and plan");
+            Arc::new(Plan { after, ..Plan::new(&request.filter)? })
+        };
         plan.explain(&reads.trail);
         self.despite_broken_blocks(&reads, || self.searched(tenants, &plan, &request, &reads, partial)).await
     }
@@ -246,17 +254,29 @@ impl Engine {
     /// Also if a block cannot be read: who deletes what does not match must have seen everything.
     pub fn traces_matching<'a>(&'a self, tenant: &'a TenantId, query: &'a str, range: TimeRange) -> Answer<'a, Vec<TraceId>> {
         Box::pin(async move {
-            let filter = SearchFilter::TraceQl(query.to_owned());
-            let plan = Arc::new(Plan::new(&filter)?);
-            let request = SearchRequest { filter, range: Some(range), limit: usize::MAX, spans_per_spanset: 0 };
+            let plan = Arc::new(Plan::of_text(query)?);
             let reads = self.reads();
-            let sources = self.sources(tenant, &reads).await?;
-            let (winners, _) = self.winners(&sources, &plan, &request, &reads, &mut Progress::new(None)).await?;
+            let ids = self.all_winners(tenant, &plan, range, &reads).await?;
             match reads.partial() {
                 Some(lacks) => Err(QueryError::new(ErrorKind::Unavailable, lacks)),
-                None => Ok(winners.into_iter().map(|winner| winner.id).collect()),
+                None => Ok(ids),
             }
         })
+    }
+
+    /// All that match, in any order.
+    pub(crate) async fn all_winners(
+        &self,
+        tenant: &TenantId,
+        plan: &Arc<Plan>,
+        range: TimeRange,
+        reads: &Arc<Reads>,
+    ) -> Result<Vec<TraceId>, QueryError> {
+        let filter = SearchFilter::TraceQl(String::new());
+        let request = SearchRequest { filter, range: Some(range), limit: usize::MAX, spans_per_spanset: 0 };
+        let sources = self.sources(tenant, reads).await?;
+        let (winners, _) = self.winners(&sources, plan, &request, reads, &mut Progress::new(None)).await?;
+        Ok(winners.into_iter().map(|winner| winner.id).collect())
     }
 
     /// The newest traces that match, at most `limit`.

@@ -160,11 +160,19 @@ pub struct Unit {
 impl Unit {
     pub async fn read(&self, scan: &Scan, reads: &Arc<Reads>) -> Result<RecordBatch, QueryError> {
         reads.go_on()?;
+        let began = reads.trail.read_begins();
         let rows = match (&self.source.data, self.row_group) {
             (SourceData::Block(reader), Some(row_group)) => reader.read(row_group, scan, reads).await?,
             (SourceData::Memory(batch, _), _) => read_memory(&batch.records, scan, reads)?,
             (SourceData::Block(_), None) => unreachable!("units of a block name their row group"),
         };
+        if let Some(began) = began {
+            let block = match &self.source.data {
+                SourceData::Block(reader) => Some(reader.block.entry().id).zip(self.row_group),
+                SourceData::Memory(..) => None,
+            };
+            reads.trail.read_ends(began, block, rows.num_rows() as u64);
+        }
         reads.trail.units_read.fetch_add(1, Ordering::Relaxed);
         reads.trail.rows_kept.fetch_add(rows.num_rows() as u64, Ordering::Relaxed);
         Ok(rows)

@@ -1,15 +1,22 @@
-//! What stands before each port: TLS, the door, the audit log.
+//! What stands before each port: TLS, the door, the audit log, and the spans of its requests.
 
 use std::sync::Arc;
 
 use anyhow::Context;
 use door::{Audit, Door, Need, Needs};
 use http::Method;
-use listen::{Port, Tls};
+use listen::{Layer, Port, Tls};
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
+use tracer::{Exporter, Side, Tracer};
 
-use crate::config::{Config, TlsFiles};
+use crate::{
+    config::{Config, TlsFiles, keys},
+    traced,
+};
+
+/// Of a token file.
+const TOKEN_BYTES_MAX: u64 = 64 << 10;
 
 /// Whatever comes to a port for spans delivers them.
 pub fn delivers() -> Needs {
@@ -25,9 +32,29 @@ pub fn delivers_or_asks() -> Needs {
     })
 }
 
+/// What is done at the port with this key.
+fn side(key: &str) -> fn(&Method, &str) -> Side {
+    match key {
+        // Zipkin's port answers queries too.
+        keys::ZIPKIN => |method, _| if *method == Method::POST { Side::Ingest } else { Side::Query },
+        key if keys::ALL.contains(&key) => |_, _| Side::Ingest,
+        _ => |_, _| Side::Query,
+    }
+}
+
+fn token(path: &std::path::Path) -> anyhow::Result<String> {
+    let cannot = || format!("cannot read the token {}", path.display());
+    let length = std::fs::metadata(path).with_context(cannot)?.len();
+    anyhow::ensure!(length <= TOKEN_BYTES_MAX, "{}: it has {length} bytes, more than any token", cannot());
+    std::fs::read_to_string(path).with_context(cannot)
+}
+
 pub struct Gates {
     pub door: Option<Door>,
     pub audit: Option<Audit>,
+    /// Records requests.
+    pub tracer: Option<Tracer>,
+    exporter: Option<Exporter>,
     /// One for each set of files: ports share them.
     tls: Vec<(TlsFiles, Tls)>,
 }
@@ -41,7 +68,17 @@ impl Gates {
             false => None,
         };
         let audit = config.audit_settings().map(Audit::open).transpose()?;
-        Ok(Self { door, audit, tls: Vec::new() })
+        let tracing = config.self_tracing(token)?.map(Exporter::new).transpose().context("self_tracing")?;
+        let (tracer, exporter) = tracing.unzip();
+        if let Some(tracer) = &tracer {
+            tracer::install(tracer.clone());
+        }
+        Ok(Self { door, audit, tracer, exporter, tls: Vec::new() })
+    }
+
+    /// What sends the spans of this program; once.
+    pub fn exporter(&mut self) -> Option<Exporter> {
+        self.exporter.take()
     }
 
     /// The port with this key, which needs of its requests what `needs` says.
@@ -51,7 +88,13 @@ impl Gates {
             None => None,
         };
         let guarded = self.door.is_some() || self.audit.is_some();
-        let layer = guarded.then(|| door::guarded(self.door.clone(), self.audit.clone(), needs));
+        let guard = guarded.then(|| door::guarded(self.door.clone(), self.audit.clone(), needs));
+        let traced = self.tracer.clone().map(|tracer| traced::traced(tracer, key.to_owned(), side(key)));
+        // Who may not ask makes no spans.
+        let layer = match (guard, traced) {
+            (Some(guard), Some(traced)) => Some(Arc::new(move |handler| guard(traced(handler))) as Layer),
+            (guard, traced) => guard.or(traced),
+        };
         Ok(Port { socket, tls, layer })
     }
 

@@ -19,4 +19,6 @@ pub mod retention;
 pub mod serve;
 pub mod show;
 mod sockets;
+mod traced;
 pub mod transfer;
+mod user_overrides;

@@ -10,6 +10,7 @@ use ingester::{Ingester, IngesterStats};
 use query::Engine;
 use redact::Redactor;
 use storage::{Cached, Counter, Storage, StorageMetrics};
+use tracer::Tracer;
 
 use crate::{gates::Gates, limits::Limits, receive::Datagrams};
 
@@ -55,6 +56,15 @@ pub fn distributor(metrics: &Metrics, distributor: &Distributor) {
             reasons.into_iter().map(|(reason, spans)| (reason.to_owned(), spans as f64)).collect()
         },
     );
+}
+
+pub fn own_spans(metrics: &Metrics, tracer: &Tracer) {
+    let counts = tracer.counts();
+    let all = counts.clone();
+    metrics.counter("sostenuto_self_spans_recorded", "Spans of this program's own", move || all.recorded() as f64);
+    metrics.counters("sostenuto_self_spans", "Spans of this program's own, by what became of them", "outcome", move || {
+        counts.outcomes().into_iter().map(|(outcome, spans)| (outcome.to_owned(), spans as f64)).collect()
+    });
 }
 
 pub fn ingester(metrics: &Metrics, ingester: &Ingester) {
@@ -151,6 +161,14 @@ pub fn datagrams(metrics: &Metrics, datagrams: &Datagrams) {
 
 /// The file of overrides.
 pub fn limits(metrics: &Metrics, limits: &Limits) {
+    if limits.store().is_some() {
+        let limits = limits.clone();
+        metrics.counter(
+            "sostenuto_overrides_document_failures",
+            "How often tenants' own overrides could not be read",
+            move || limits.document_failures() as f64,
+        );
+    }
     if limits.counts().is_none() {
         return;
     }

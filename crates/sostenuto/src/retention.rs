@@ -57,13 +57,13 @@ pub struct RuleReport {
 pub async fn plan(args: &PlanArgs, style: Style, out: &mut impl Write) -> anyhow::Result<bool> {
     let config = args.config.load()?;
     config.validate()?;
-    let limits = Limits::open(&config)?.current();
-    let retentions = &limits.retentions;
     let place = config.storage.describe();
     if config.storage.backend == Backend::Local && !config.storage.local_path().is_dir() {
         anyhow::bail!("there is no store at {place}; name another with --storage.path or --config.file");
     }
     let storage = Storage::open(&config.storage.store()).await?;
+    let limits = Limits::open(&config, &storage).await?.current();
+    let retentions = &limits.retentions;
     let engine = Engine::new(storage.clone(), Arc::new(NoLiveData), EngineConfig::default());
     let tenants = match &args.tenant {
         Some(name) => vec![TenantId::parse(name).map_err(|error| Mistake(format!("--tenant: {error}")))?],

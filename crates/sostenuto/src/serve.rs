@@ -28,7 +28,8 @@ use crate::{
     logging, observe,
     receive::{self, Datagrams},
     show::{bytes, duration, plural},
-    sockets::{API_KEY, Addresses, JAEGER_QUERY_KEY, SAMPLING_KEY, Sockets},
+    sockets::{API_KEY, Addresses, GRPC_KEY, JAEGER_QUERY_KEY, SAMPLING_KEY, Sockets},
+    user_overrides,
 };
 
 /// Serves until a signal. True if everything that was taken in reached the table.
@@ -45,7 +46,7 @@ pub async fn run(config: Config) -> anyhow::Result<bool> {
     let ingester = Ingester::open(config.ingester_config(), storage.clone())
         .await
         .with_context(|| format!("cannot open the write-ahead log in {}", directory(&config.storage.wal_path())))?;
-    let limits = Limits::open(&config)?;
+    let limits = Limits::open(&config, &storage).await?;
     let sampling = config.distributor.sampling.strategies_file.clone().map(strategies).transpose()?;
     let redactor = redactor(&config)?;
     let effective = limits.current();
@@ -61,8 +62,8 @@ pub async fn run(config: Config) -> anyhow::Result<bool> {
         Some(tenant) => shown.current().page_of(tenant),
         None => shown.current().page(),
     });
-    let limited = Limited { distributor: distributor.clone(), compactor: compactor.clone(), reads: state.read_limits.clone() };
-    limited.take(&effective);
+    limits.bind(Limited { distributor: distributor.clone(), compactor: compactor.clone(), reads: state.read_limits.clone() });
+    state.overrides = user_overrides::overrides(&limits);
     if let Some(strategies) = sampling.clone() {
         state.sampling = Some(Arc::new(move || strategies.current()));
     }
@@ -77,6 +78,10 @@ pub async fn run(config: Config) -> anyhow::Result<bool> {
     let api = Api::new(state);
     let port = gates.port(&config, API_KEY, sockets.api, api::needs(&config.http_api_prefix))?;
     answering.spawn(api.serve(port, queries.clone()));
+    if let Some(socket) = sockets.grpc {
+        let port = gates.port(&config, GRPC_KEY, socket, api::needs(&config.http_api_prefix))?;
+        answering.spawn(api.serve_grpc(port, queries.clone()));
+    }
     if let Some(socket) = sockets.jaeger_query {
         let port = gates.port(&config, JAEGER_QUERY_KEY, socket, api::foreign_needs())?;
         answering.spawn(api.serve_jaeger(port, queries.clone()));
@@ -88,9 +93,15 @@ pub async fn run(config: Config) -> anyhow::Result<bool> {
     receive::start(&config, &mut gates, sockets.receivers, &api, &distributor, &datagrams, &receivers, &mut receiving)?;
     let (mut following, files) = (JoinSet::new(), CancellationToken::new());
     gates.follow(&files, &mut following);
+    if let Some(exporter) = gates.exporter() {
+        following.spawn(exporter.run(files.clone()));
+    }
+    if let Some(tracer) = &gates.tracer {
+        observe::own_spans(&metrics, tracer);
+    }
     observe::gates(&metrics, &gates);
     observe::limits(&metrics, &limits);
-    following.spawn(limits.follow(limited, files.clone()));
+    following.spawn(limits.follow(files.clone()));
     if let Some(strategies) = sampling {
         let interval = config.distributor.sampling.reload_interval.0;
         following.spawn(strategies.follow(interval, files.clone(), |_| {}));
@@ -221,6 +232,7 @@ fn state(
         status,
         flush: Some(flush(ingester)),
         read_limits: CurrentReadLimits::default(),
+        overrides: None,
         sampling: None,
     }
 }
@@ -284,10 +296,11 @@ fn announce(config: &Config, addresses: &Addresses, replayed: u64) {
     let blocks = config.storage.describe();
     let log = directory(&config.storage.wal_path());
     if config.log.format == LogFormat::Json {
-        let Addresses { api, jaeger_query, sampling, receivers } = addresses;
+        let Addresses { api, grpc, jaeger_query, sampling, receivers } = addresses;
         let text = |address: Option<std::net::SocketAddr>| address.map(|address| address.to_string());
         tracing::info!(
             %api,
+            grpc = text(*grpc),
             jaeger_query = text(*jaeger_query),
             sampling = text(*sampling),
             otlp_grpc = text(receivers.otlp_grpc),
@@ -311,6 +324,9 @@ fn announce(config: &Config, addresses: &Addresses, replayed: u64) {
     }
     let scheme = |key| if config.tls_of(key).is_some() { "https" } else { "http" };
     println!("  API        {}://{}  (HTTP and gRPC)", scheme(API_KEY), reachable(addresses.api));
+    if let Some(address) = addresses.grpc {
+        println!("  gRPC       {}://{}", scheme(GRPC_KEY), reachable(address));
+    }
     if let Some(address) = addresses.jaeger_query {
         println!("  Jaeger API {}://{}", scheme(JAEGER_QUERY_KEY), reachable(address));
     }

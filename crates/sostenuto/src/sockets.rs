@@ -8,10 +8,13 @@ use crate::config::{Config, keys};
 
 pub const JAEGER_QUERY_KEY: &str = "server.jaeger_query_endpoint";
 pub const SAMPLING_KEY: &str = "distributor.sampling.endpoint";
+pub const GRPC_KEY: &str = "server.grpc_listen_port";
 pub const API_KEY: &str = "server.http_listen_port";
 
 pub struct Sockets {
     pub api: TcpListener,
+    /// gRPC alone.
+    pub grpc: Option<TcpListener>,
     pub jaeger_query: Option<TcpListener>,
     /// Jaeger's remote sampling.
     pub sampling: Option<TcpListener>,
@@ -32,6 +35,7 @@ pub struct ReceiverSockets {
 /// Where they ended up: a port 0 was chosen by the system.
 pub struct Addresses {
     pub api: SocketAddr,
+    pub grpc: Option<SocketAddr>,
     pub jaeger_query: Option<SocketAddr>,
     pub sampling: Option<SocketAddr>,
     pub receivers: ReceiverAddresses,
@@ -78,8 +82,12 @@ impl Sockets {
             Some(endpoint) => Some(bind(endpoint, SAMPLING_KEY).await?),
             None => None,
         };
+        let grpc = match config.grpc_endpoint() {
+            Some(endpoint) => Some(bind(&endpoint, GRPC_KEY).await?),
+            None => None,
+        };
         let api = bind(&config.api_endpoint(), API_KEY).await?;
-        Ok(Self { api, jaeger_query, sampling, receivers })
+        Ok(Self { api, grpc, jaeger_query, sampling, receivers })
     }
 
     pub fn addresses(&self) -> io::Result<Addresses> {
@@ -95,8 +103,8 @@ impl Sockets {
             jaeger_thrift_compact: udp(&sockets.jaeger_thrift_compact)?,
             jaeger_thrift_binary: udp(&sockets.jaeger_thrift_binary)?,
         };
-        let (jaeger_query, sampling) = (tcp(&self.jaeger_query)?, tcp(&self.sampling)?);
-        Ok(Addresses { api: self.api.local_addr()?, jaeger_query, sampling, receivers })
+        let (grpc, jaeger_query, sampling) = (tcp(&self.grpc)?, tcp(&self.jaeger_query)?, tcp(&self.sampling)?);
+        Ok(Addresses { api: self.api.local_addr()?, grpc, jaeger_query, sampling, receivers })
     }
 }
 

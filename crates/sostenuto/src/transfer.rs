@@ -329,7 +329,7 @@ pub async fn run_export(args: &ExportArgs, style: Style, out: &mut impl Write) -
     let mut err = io::stderr();
     let mut line = ProgressLine { style, shown: None };
     let outcome =
-        export(&options, &mut |progress| drop(line.show(&mut err, || export_line(progress, start_s, end_s)))).await;
+        export(&options, &mut |progress| drop(line.show(&mut err, || export_line(progress)))).await;
     line.clear(&mut io::stderr())?;
     let progress = outcome.map_err(explained)?;
     writeln!(
@@ -349,10 +349,8 @@ pub async fn run_export(args: &ExportArgs, style: Style, out: &mut impl Write) -
     Ok(progress.is_complete())
 }
 
-/// How far back it came, in time, is how much is done.
-fn export_line(progress: &export::Progress, start_s: u64, end_s: u64) -> String {
-    let reached_s = (progress.reached_unix_nano / 1_000_000_000).clamp(start_s, end_s);
-    let share = (end_s - reached_s) as f64 / (end_s - start_s) as f64;
+fn export_line(progress: &export::Progress) -> String {
+    let share = progress.share;
     let left = (share > 0.0).then(|| progress.elapsed.mul_f64((1.0 - share) / share));
     let remaining = left.map_or(String::new(), |left| format!(", about {} left", rounded(left)));
     format!(

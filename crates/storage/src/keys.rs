@@ -7,6 +7,7 @@
 //! <prefix>/<tenant>/traces/_delta_log/<version>.checkpoint.parquet
 //! <prefix>/<tenant>/traces/_delta_log/_last_checkpoint     a hint, never needed
 //! <prefix>/<tenant>/traces/_claims/<window>/<number>       who works on a window, 10 digits
+//! <prefix>/_overrides/<tenant>/<version>.json               a tenant's limits, 20 digits
 //! <prefix>/_probe-<ulid>                                   the start-up probe; lives for a moment
 //! ```
 //!
@@ -24,6 +25,7 @@ const TABLE: &str = "traces";
 const SIDECARS: &str = "_side";
 const LOG: &str = "_delta_log";
 const CLAIMS: &str = "_claims";
+const OVERRIDES: &str = "_overrides";
 const LAST_CHECKPOINT: &str = "_last_checkpoint";
 
 /// The keys below one prefix of a bucket.
@@ -50,6 +52,28 @@ impl Keys {
 
     pub fn table(&self, tenant: &TenantId) -> TableKeys {
         TableKeys { root: self.prefix.clone().join(tenant.as_str()).join(TABLE) }
+    }
+
+    /// The documents of all tenants.
+    pub fn all_overrides(&self) -> Path {
+        self.prefix.clone().join(OVERRIDES)
+    }
+
+    pub fn overrides(&self, tenant: &TenantId) -> Path {
+        self.all_overrides().join(tenant.as_str())
+    }
+
+    pub fn overrides_of(&self, tenant: &TenantId, version: u64) -> Path {
+        self.overrides(tenant).join(format!("{version:020}.json"))
+    }
+
+    /// Whose document it is, and which version.
+    pub fn overrides_version(&self, location: &Path) -> Option<(TenantId, u64)> {
+        let parts: Vec<_> = location.prefix_match(&self.all_overrides())?.collect();
+        let [tenant, name] = parts.as_slice() else { return None };
+        let digits = name.as_ref().strip_suffix(".json").filter(|digits| digits.len() == 20)?;
+        let version = digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())??;
+        Some((TenantId::parse(&tenant.as_ref().replace("%2A", "*")).ok()?, version))
     }
 
     /// The tenant whose folder this is; `None` for a folder that is not ours.

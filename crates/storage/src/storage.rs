@@ -229,6 +229,10 @@ impl Storage {
         claim::claim(&self.store, &self.keys.table(tenant), window, choose, now_unix_ms, expires_unix_ms).await
     }
 
+    pub(crate) fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
     pub(crate) fn log_of(&self, tenant: &TenantId) -> Log {
         Log::new(self.store.clone(), self.keys.table(tenant))
     }

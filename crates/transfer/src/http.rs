@@ -14,7 +14,7 @@ use reqwest::{
 
 /// The longest pause, also one that a server asks for.
 pub const PAUSE_MAX: Duration = Duration::from_secs(60);
-const PAUSE_MIN: Duration = Duration::from_millis(200);
+pub(crate) const PAUSE_MIN: Duration = Duration::from_millis(200);
 /// How long one exchange may take.
 const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(120);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -62,6 +62,8 @@ pub(crate) struct Http {
 pub(crate) struct Answer {
     pub headers: HeaderMap,
     pub body: Bytes,
+    /// The body, where it is read piece by piece.
+    pub stream: Option<Response>,
     /// Exchanges before this one.
     pub repeated: u64,
 }
@@ -115,7 +117,28 @@ impl Http {
     /// Repeats what `make` makes until an answer is final.
     pub async fn send(
         &self,
+        make: impl FnMut(&Client) -> Result<Request, reqwest::Error>,
+    ) -> Result<Answer, TransferError> {
+        self.repeat(make, false).await
+    }
+
+    /// As [`Self::send`], but the body of a good answer is not read.
+    pub async fn open(
+        &self,
+        make: impl FnMut(&Client) -> Result<Request, reqwest::Error>,
+    ) -> Result<Answer, TransferError> {
+        self.repeat(make, true).await
+    }
+
+    /// How long the same is tried.
+    pub fn patience(&self) -> Duration {
+        self.patience
+    }
+
+    async fn repeat(
+        &self,
         mut make: impl FnMut(&Client) -> Result<Request, reqwest::Error>,
+        stream: bool,
     ) -> Result<Answer, TransferError> {
         let began = Instant::now();
         let mut pause = PAUSE_MIN;
@@ -124,7 +147,7 @@ impl Http {
             let request = make(&self.client)
                 .map_err(|error| TransferError::Mistake(format!("a request cannot be made: {error}")))?;
             let url = request.url().clone();
-            match self.exchange(request).await {
+            match self.exchange(request, stream).await {
                 Exchange::Done(answer) => return Ok(Answer { repeated, ..answer }),
                 Exchange::Final(error) => return Err(error),
                 Exchange::Again { after, said } => {
@@ -140,9 +163,13 @@ impl Http {
         }
     }
 
-    async fn exchange(&self, request: Request) -> Exchange {
+    async fn exchange(&self, request: Request, stream: bool) -> Exchange {
         let url = shown(request.url());
         match self.client.execute(request).await {
+            Ok(response) if stream && response.status().is_success() => {
+                let headers = response.headers().clone();
+                Exchange::Done(Answer { headers, body: Bytes::new(), stream: Some(response), repeated: 0 })
+            }
             Ok(response) => judge(url, response).await,
             Err(error) if error.is_builder() => Exchange::Final(TransferError::Mistake(error.to_string())),
             Err(error) => Exchange::Again { after: None, said: cause(&error) },
@@ -165,7 +192,7 @@ async fn judge(url: String, mut response: Response) -> Exchange {
         }
     }
     if status.is_success() {
-        return Exchange::Done(Answer { headers, body: body.into(), repeated: 0 });
+        return Exchange::Done(Answer { headers, body: body.into(), stream: None, repeated: 0 });
     }
     let text: String = String::from_utf8_lossy(&body)
         .chars()
@@ -187,7 +214,7 @@ async fn judge(url: String, mut response: Response) -> Exchange {
 }
 
 /// Without a query, and without credentials that may stand in it.
-fn shown(url: &Url) -> String {
+pub(crate) fn shown(url: &Url) -> String {
     let mut url = url.clone();
     url.set_query(None);
     let _ = url.set_username("");
@@ -196,7 +223,7 @@ fn shown(url: &Url) -> String {
 }
 
 /// The innermost cause says what happened; the outer ones repeat the URL.
-fn cause(error: &reqwest::Error) -> String {
+pub(crate) fn cause(error: &reqwest::Error) -> String {
     let mut at: &dyn std::error::Error = error;
     while let Some(source) = at.source() {
         at = source;

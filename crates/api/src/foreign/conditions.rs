@@ -140,6 +140,10 @@ fn field(name: &str, value: &str) -> Vec<Condition> {
     }
 }
 
+pub fn failed() -> Condition {
+    equal(Intrinsic::Status, Static::Status(Status::Error))
+}
+
 /// OpenTracing's words for kinds. `None` for what is none.
 pub fn kind(word: &str) -> Option<Condition> {
     let kind = match word {

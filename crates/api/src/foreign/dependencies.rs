@@ -17,7 +17,8 @@ pub struct Calls {
 /// By calling and called service.
 pub type Links = BTreeMap<(String, String), Calls>;
 
-fn service(spans: &ResourceSpans) -> Option<&str> {
+/// `None` for what has no name.
+pub fn service(spans: &ResourceSpans) -> Option<&str> {
     let attributes = &spans.resource.as_ref()?.attributes;
     let name = attributes.iter().find(|attribute| attribute.key == "service.name")?;
     match name.value.as_ref()?.value.as_ref()? {

@@ -11,6 +11,10 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{any, get, post},
 };
+use base64::{
+    Engine as _,
+    engine::general_purpose::{GeneralPurpose, STANDARD_NO_PAD, URL_SAFE_NO_PAD},
+};
 use http::{HeaderMap, StatusCode, Uri, header};
 use model::{ErrorKind, TraceId};
 use proto::{
@@ -26,6 +30,7 @@ use super::{
     dependencies::{self, Links},
     jaeger_v3,
     lookup::{self, Ids, TRACES_MAX},
+    service_metrics,
 };
 use crate::{
     Failure, moment,
@@ -43,7 +48,7 @@ const TAGS_MAX: usize = 100;
 /// The kinds of spans, as words.
 const KINDS: [&str; 6] = ["", "client", "consumer", "internal", "producer", "server"];
 
-pub const PATHS: [&str; 11] = [
+pub const PATHS: [&str; 13] = [
     "/api/services",
     "/api/services/{service}/operations",
     "/api/operations",
@@ -51,10 +56,12 @@ pub const PATHS: [&str; 11] = [
     "/api/traces/{traceID}",
     "/api/dependencies",
     "/api/transform",
+    "/api/metrics/{latencies|calls|errors}",
     "/api/v3/services",
     "/api/v3/operations",
     "/api/v3/traces",
     "/api/v3/traces/{traceID}",
+    "/api/v3/trace-summaries",
 ];
 
 pub(crate) fn routes() -> Router<Arc<Shared>> {
@@ -68,12 +75,12 @@ pub(crate) fn routes() -> Router<Arc<Shared>> {
         .route("/api/dependencies", get(dependencies))
         .route("/api/transform", post(transform))
         .route("/api/archive/{id}", any(not_kept))
-        .route("/api/metrics/{kind}", get(not_kept))
+        .merge(service_metrics::routes())
         .merge(jaeger_v3::routes())
 }
 
 /// A failure in the envelope.
-struct Refused(Failure);
+pub(super) struct Refused(Failure);
 
 impl From<Failure> for Refused {
     fn from(failure: Failure) -> Self {
@@ -93,7 +100,7 @@ impl IntoResponse for Refused {
     }
 }
 
-type Answer = Result<Response, Refused>;
+pub(super) type Answer = Result<Response, Refused>;
 
 fn envelope(data: Value, total: usize, errors: Value) -> Value {
     json!({ "data": data, "total": total, "limit": 0, "offset": 0, "errors": errors })
@@ -166,9 +173,17 @@ async fn trace(State(api): Api, Path(id): Path<String>, headers: HeaderMap, uri:
     }
 }
 
+/// Hexadecimal, or 16 bytes as base64.
 pub(super) fn trace_id(text: &str) -> Result<TraceId, Failure> {
-    TraceId::parse(text).map_err(|error| Failure::invalid(format!("{text:?} is not a trace id: {error}")))
+    let base64 = |engine: &GeneralPurpose| TraceId::from_slice(&engine.decode(text.trim_end_matches('=')).ok()?);
+    TraceId::parse(text).or_else(|error| {
+        let found = [STANDARD_NO_PAD, URL_SAFE_NO_PAD].iter().filter(|_| text.len() <= BASE64_BYTES_MAX).find_map(base64);
+        found.ok_or_else(|| Failure::invalid(format!("{text:?} is not a trace id: {error}")))
+    })
 }
+
+/// Of a trace id.
+const BASE64_BYTES_MAX: usize = 24;
 
 async fn traces(State(api): Api, headers: HeaderMap, uri: Uri) -> Answer {
     let call = api.call(&headers, &uri)?;
@@ -231,7 +246,7 @@ fn query(parameters: &Parameters) -> Result<String, Failure> {
     Ok(conditions::query(conditions::all(wanted)))
 }
 
-fn malformed(name: &str, wrong: impl std::fmt::Display) -> Failure {
+pub(super) fn malformed(name: &str, wrong: impl std::fmt::Display) -> Failure {
     Failure::invalid(format!("malformed parameter '{name}': {wrong}"))
 }
 
@@ -269,17 +284,22 @@ async fn dependencies(State(api): Api, headers: HeaderMap, uri: Uri) -> Answer {
     let end = millis("endTs")?.map_or(now(), |ms| ms.saturating_mul(1_000_000));
     let lookback = millis("lookback")?.unwrap_or(LOOKBACK_MS_DEFAULT).saturating_mul(1_000_000);
     let range = TimeRange { start: end.saturating_sub(lookback).max(0), end };
-    let service = call.parameters.get("service");
-    let query = conditions::query(service.map(conditions::service));
-    let mut links = Links::new();
-    for trace in lookup::matching(&api, &call, query, range, TRACES_MAX, Ids::Separate).await? {
-        dependencies::add(&trace, &mut links);
-    }
-    links.retain(|(parent, child), _| service.is_none_or(|service| service == parent || service == child));
+    let links = links(&api, &call, range, call.parameters.get("service")).await?;
     let link = |((parent, child), calls): (&(String, String), &dependencies::Calls)| {
         json!({ "parent": parent, "child": child, "callCount": calls.count })
     };
     Ok(answer(&call, links.iter().map(link).collect(), vec![]))
+}
+
+/// Which service calls which; of one service only if one is named.
+pub(super) async fn links(api: &Shared, call: &Call, range: TimeRange, service: Option<&str>) -> Result<Links, Failure> {
+    let query = conditions::query(service.map(conditions::service));
+    let mut links = Links::new();
+    for trace in lookup::matching(api, call, query, range, TRACES_MAX, Ids::Separate).await? {
+        dependencies::add(&trace, &mut links);
+    }
+    links.retain(|(parent, child), _| service.is_none_or(|service| service == parent || service == child));
+    Ok(links)
 }
 
 /// OTLP as JSON in, traces out; nothing is stored.
@@ -308,7 +328,7 @@ fn by_trace(resource_spans: Vec<ResourceSpans>) -> BTreeMap<Vec<u8>, TracesData>
 }
 
 async fn not_kept() -> Refused {
-    let mut failure = Failure::new(ErrorKind::NotFound, "there is no such storage here: TraceQL computes metrics of spans");
+    let mut failure = Failure::new(ErrorKind::NotFound, "there is no second storage for archived traces here: retention rules say what is kept how long");
     failure.status = StatusCode::NOT_IMPLEMENTED;
     Refused(failure)
 }
@@ -320,6 +340,18 @@ mod tests {
     fn check(parameters: &str) -> Result<String, String> {
         let parameters = Parameters::parse(Some(parameters)).unwrap();
         query(&parameters).map_err(|failure| failure.message)
+    }
+
+    #[test]
+    fn ids_are_hexadecimal_or_base64() {
+        let check = |text: &str| trace_id(text).ok().map(|id| id.to_string());
+        assert_eq!(check("1f"), Some(format!("{:0>32}", "1f")));
+        for text in ["AAAAAAAAAAAAAAAAAAAAHw==", "AAAAAAAAAAAAAAAAAAAAHw"] {
+            assert_eq!(check(text), Some(format!("{:0>32}", "1f")), "{text}");
+        }
+        for bad in ["", "x", "AAAx", "not-a-trace-id", &"A".repeat(40)] {
+            assert_eq!(check(bad), None, "{bad}");
+        }
     }
 
     #[test]

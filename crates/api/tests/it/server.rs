@@ -51,6 +51,7 @@ impl Server {
             status,
             flush: None,
             read_limits: CurrentReadLimits::default(),
+            overrides: None,
             sampling: None,
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -418,6 +418,12 @@ fn bound(power: u8, seconds: bool) -> f64 {
     2_f64.powi(i32::from(power)) / if seconds { 1e9 } else { 1.0 }
 }
 
+/// The duration below which a share of `q` lies, in seconds. Buckets are powers of two of nanoseconds: the exponent of
+/// their upper bound, and how many there are in it.
+pub fn duration_quantile(histogram: &BTreeMap<u8, u64>, q: f64) -> f64 {
+    quantile(histogram, q, true)
+}
+
 /// The value below which a share of `q` lies, interpolated exponentially within its bucket.
 fn quantile(histogram: &BTreeMap<u8, u64>, q: f64, seconds: bool) -> f64 {
     let total: u64 = histogram.values().sum();

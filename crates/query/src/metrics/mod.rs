@@ -43,6 +43,7 @@ use self::{
 };
 
 pub(crate) use self::cells::measured;
+pub use self::cells::duration_quantile;
 pub use self::intervals::{INTERVALS_MAX, default_step};
 
 /// Cells one query may fill: groups times intervals. At 8 to 40 bytes each this bounds its memory.
@@ -117,7 +118,9 @@ impl Engine {
     }
 
     async fn series(&self, asked: Asked<'_>) -> Result<(Vec<Series>, tempopb::SearchMetrics), QueryError> {
+        let stage = asked.reads.trail.stage("parse and plan");
         let query = traceql::parse(&asked.request.query).map_err(|e| QueryError::invalid(format!("invalid TraceQL query: {e}")))?;
+        drop(stage);
         let asked = Asked { exemplars: exemplars_wanted(&query, asked.request).min(asked.exemplars), ..asked };
         let QueryBody::Metrics(expr) = query.body else {
             return Err(QueryError::invalid(

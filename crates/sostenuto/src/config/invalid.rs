@@ -80,6 +80,10 @@ impl Config {
             ("compactor.claim_duration", self.compactor.claim_duration),
             ("query_frontend.default_range", self.query_frontend.default_range),
             ("overrides.per_tenant_override_period", self.overrides.per_tenant_override_period),
+            (
+                "overrides.user_configurable_overrides.poll_interval",
+                self.overrides.user_configurable_overrides.poll_interval,
+            ),
             ("distributor.sampling.reload_interval", self.distributor.sampling.reload_interval),
         ] {
             if duration.0.as_millis() == 0 {
@@ -120,6 +124,7 @@ impl Config {
         self.limits()?;
         self.redactor(None)?;
         self.validate_security()?;
+        self.validate_self_tracing()?;
         let search = &self.query_frontend.search;
         if search.default_result_limit == 0 || search.default_result_limit > search.max_result_limit {
             return fail(

@@ -25,7 +25,7 @@ pub enum LoadError {
 }
 
 /// Keys that mean something to readers of a Tempo configuration, and where they are here.
-const MOVED: [(&str, &str); 10] = [
+const MOVED: [(&str, &str); 9] = [
     ("trace", "its keys stand directly under `storage` here"),
     ("live_store", "its settings are under `ingester` here"),
     ("max_query_expression_size_bytes", "leave it out: a query text has at most 128 KiB"),
@@ -33,7 +33,6 @@ const MOVED: [(&str, &str); 10] = [
     ("block_retention", "how long traces are kept is under `overrides`"),
     ("auth_enabled", "the key is `multitenancy_enabled`"),
     ("stream_over_http_enabled", "leave it out: gRPC is always served on the HTTP port"),
-    ("grpc_listen_port", "leave it out: gRPC is served on `server.http_listen_port`"),
     ("log_level", "the key is `log.level`"),
     ("log_format", "the key is `log.format`"),
 ];

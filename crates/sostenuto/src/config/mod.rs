@@ -13,6 +13,7 @@ mod overrides;
 mod receivers;
 mod retention;
 mod security;
+mod self_tracing;
 mod size;
 mod storage;
 
@@ -30,9 +31,11 @@ pub use load::{LoadError, environment};
 pub use receivers::{Receivers, keys};
 pub use overrides::{
     Effective, FILE_BYTES_MAX as OVERRIDES_BYTES_MAX, Limits, Overrides, TenantIngestion, TenantOverrides, TenantRead,
+    UserConfigurable,
 };
 pub use retention::{RetentionRule, RetentionRules};
 pub use security::{Authentication, AuditLog, AuditTo, Jwt, MinVersion, Shown, TlsFiles};
+pub use self_tracing::SelfTracing;
 pub use size::{Size, SizeError};
 pub use storage::{Local, Storage, Wal, directory};
 
@@ -53,6 +56,7 @@ pub struct Config {
     pub storage: Storage,
     pub query_frontend: QueryFrontend,
     pub overrides: Overrides,
+    pub self_tracing: SelfTracing,
     pub log: Log,
 }
 
@@ -71,6 +75,9 @@ pub struct Server {
     pub http_listen_address: String,
     /// HTTP and gRPC on one port.
     pub http_listen_port: u16,
+    /// A port beside it for gRPC alone, as Tempo has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grpc_listen_port: Option<u16>,
     /// `host:port` of Jaeger's query API alone. Without it, port 16686 beside the API where a Jaeger receiver is on;
     /// empty is off.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -90,6 +97,7 @@ impl Default for Server {
         Self {
             http_listen_address: "127.0.0.1".to_owned(),
             http_listen_port: 3200,
+            grpc_listen_port: None,
             jaeger_query_endpoint: None,
             tls: None,
             http_server_conn_limit: api.connections_max,
@@ -381,6 +389,11 @@ impl Config {
     pub fn sampling_endpoint(&self) -> Option<&str> {
         let Sampling { strategies_file, endpoint, .. } = &self.distributor.sampling;
         (strategies_file.is_some() && !endpoint.is_empty()).then_some(endpoint)
+    }
+
+    /// `host:port` of gRPC, where it has a port of its own.
+    pub fn grpc_endpoint(&self) -> Option<String> {
+        self.server.grpc_listen_port.map(|port| host_and_port(&self.server.http_listen_address, &port.to_string()))
     }
 
     /// `host:port` of the API.

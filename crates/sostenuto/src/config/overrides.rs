@@ -28,6 +28,30 @@ pub struct Overrides {
     pub per_tenant_override_config: Option<PathBuf>,
     /// How often that file is looked at.
     pub per_tenant_override_period: GoDuration,
+    pub user_configurable_overrides: UserConfigurable,
+}
+
+/// Limits that are changed over `/api/overrides`, kept in the object store, over those of the file.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct UserConfigurable {
+    pub enabled: bool,
+    /// How often changes of other processes are looked for. One LIST each time.
+    pub poll_interval: GoDuration,
+    pub api: UserApi,
+}
+
+impl Default for UserConfigurable {
+    fn default() -> Self {
+        Self { enabled: false, poll_interval: GoDuration::from_millis(60_000), api: UserApi::default() }
+    }
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct UserApi {
+    /// Refuse what changes a limit that `per_tenant` or its file sets for the tenant.
+    pub check_for_conflicting_runtime_overrides: bool,
 }
 
 impl Default for Overrides {
@@ -37,6 +61,7 @@ impl Default for Overrides {
             per_tenant: BTreeMap::new(),
             per_tenant_override_config: None,
             per_tenant_override_period: GoDuration::from_millis(10_000),
+            user_configurable_overrides: UserConfigurable::default(),
         }
     }
 }
@@ -136,13 +161,38 @@ impl TenantOverrides {
     }
 }
 
+impl TenantOverrides {
+    /// A limit that both set.
+    pub fn conflict(&self, other: &Self) -> Option<&'static str> {
+        let (ingestion, read) = ((&self.ingestion, &other.ingestion), (&self.read, &other.read));
+        [
+            ("ingestion.rate_limit_bytes", ingestion.0.rate_limit_bytes.is_some() && ingestion.1.rate_limit_bytes.is_some()),
+            ("ingestion.burst_size_bytes", ingestion.0.burst_size_bytes.is_some() && ingestion.1.burst_size_bytes.is_some()),
+            ("read.max_concurrent_queries", read.0.max_concurrent_queries.is_some() && read.1.max_concurrent_queries.is_some()),
+            ("read.max_bytes_per_query", read.0.max_bytes_per_query.is_some() && read.1.max_bytes_per_query.is_some()),
+            ("read.max_memory_per_query", read.0.max_memory_per_query.is_some() && read.1.max_memory_per_query.is_some()),
+            ("retention", self.retention.is_some() && other.retention.is_some()),
+        ]
+        .into_iter()
+        .find_map(|(name, both)| both.then_some(name))
+    }
+}
+
 impl Config {
     /// What holds without the file.
     ///
     /// # Errors
     /// Says which entry cannot be meant, and why.
     pub fn limits(&self) -> Result<Effective, Invalid> {
-        self.limits_with(&BTreeMap::new())
+        self.limits_of(self.overrides.per_tenant.clone())
+    }
+
+    /// What holds with these entries over what held without.
+    ///
+    /// # Errors
+    /// Says which entry cannot be meant, and why.
+    pub fn limits_over(&self, base: &Effective, over: &BTreeMap<String, TenantOverrides>) -> Result<Effective, Invalid> {
+        self.limits_of(laid_over(base.tenants.clone(), over))
     }
 
     /// What holds with this text in the file.
@@ -152,15 +202,11 @@ impl Config {
     pub fn limits_of_file(&self, text: &[u8]) -> Result<Effective, String> {
         let text = std::str::from_utf8(text).map_err(|_| "the file is not UTF-8")?;
         let file: Option<File> = load::read(text).map_err(|wrong| wrong.to_string())?;
-        self.limits_with(&file.unwrap_or_default().overrides).map_err(|invalid| invalid.to_string())
+        let tenants = laid_over(self.overrides.per_tenant.clone(), &file.unwrap_or_default().overrides);
+        self.limits_of(tenants).map_err(|invalid| invalid.to_string())
     }
 
-    fn limits_with(&self, file: &BTreeMap<String, TenantOverrides>) -> Result<Effective, Invalid> {
-        let mut tenants = self.overrides.per_tenant.clone();
-        for (name, over) in file {
-            let entry = tenants.entry(name.clone()).or_default();
-            *entry = entry.under(over);
-        }
+    fn limits_of(&self, tenants: BTreeMap<String, TenantOverrides>) -> Result<Effective, Invalid> {
         let defaults = self.overrides.defaults.clone();
         let default = rate(defaults.ingestion.rate_limit_bytes, defaults.ingestion.burst_size_bytes);
         let mut rates = Rates { default, tenants: BTreeMap::new() };
@@ -204,6 +250,17 @@ impl Config {
     }
 }
 
+fn laid_over(
+    mut tenants: BTreeMap<String, TenantOverrides>,
+    over: &BTreeMap<String, TenantOverrides>,
+) -> BTreeMap<String, TenantOverrides> {
+    for (name, over) in over {
+        let entry = tenants.entry(name.clone()).or_default();
+        *entry = entry.under(over);
+    }
+    tenants
+}
+
 fn rate(rate: Size, burst: Size) -> Rate {
     let some = |size: Size| NonZeroU64::new(size.0).unwrap_or(NonZeroU64::MIN);
     Rate { limit_bytes: some(rate), burst_bytes: some(burst) }
@@ -220,15 +277,22 @@ impl Effective {
         yaml(&Page { defaults: &self.defaults, overrides: &self.tenants })
     }
 
+    /// The tenant's entry, if it has one.
+    pub fn entry(&self, tenant: &str) -> Option<&TenantOverrides> {
+        self.tenants.get(tenant)
+    }
+
     /// What holds for one tenant, whether it has an entry or not.
     pub fn page_of(&self, tenant: &str) -> String {
-        #[derive(Serialize)]
-        struct Page<'p> {
-            ingestion: IngestionLimits,
-            #[serde(skip_serializing_if = "TenantRead::is_empty")]
-            read: TenantRead,
-            retention: &'p RetentionRules,
-        }
+        yaml(&self.of(tenant))
+    }
+
+    /// As [`Self::page_of`], as JSON.
+    pub fn json_of(&self, tenant: &str) -> String {
+        serde_json::to_string(&self.of(tenant)).expect("a tree of plain values serializes")
+    }
+
+    fn of(&self, tenant: &str) -> Page<'_> {
         let entry = self.tenants.get(tenant).cloned().unwrap_or_default();
         let defaults = &self.defaults.ingestion;
         let ingestion = IngestionLimits {
@@ -237,8 +301,17 @@ impl Effective {
             max_attribute_bytes: defaults.max_attribute_bytes,
         };
         let retention = entry.retention.as_ref().unwrap_or(&self.defaults.retention);
-        yaml(&Page { ingestion, read: entry.read.clone(), retention })
+        Page { ingestion, read: entry.read.clone(), retention }
     }
+}
+
+/// What holds for one tenant.
+#[derive(Serialize)]
+struct Page<'p> {
+    ingestion: IngestionLimits,
+    #[serde(skip_serializing_if = "TenantRead::is_empty")]
+    read: TenantRead,
+    retention: &'p RetentionRules,
 }
 
 fn yaml(page: &impl Serialize) -> String {

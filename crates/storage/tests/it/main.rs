@@ -7,6 +7,7 @@ mod corruption;
 mod fixture;
 mod local;
 mod logs;
+mod overrides;
 mod probe;
 mod protocols;
 mod readers;

@@ -1,10 +1,12 @@
 //! Writes the traces that a query finds to a file.
 //!
-//! It pages through the search and fetches each trace whole, some at once, in the order of the search: the newest first. In memory
-//! are a page of ids and the traces under way.
+//! A server of ours sends them as one stream ([`stream`]), as they were received. From another Tempo-compatible server they
+//! are fetched one by one: it pages through the search and fetches each trace whole, some at once, the newest first. In
+//! memory are a page of ids and the traces under way.
 
 mod parquet;
 mod sink;
+mod stream;
 
 use std::{
     collections::HashSet,
@@ -12,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::{StreamExt, stream};
+use futures::StreamExt;
 use model::TraceId;
 use prost::Message;
 use proto::{
@@ -75,14 +77,20 @@ pub struct Progress {
     /// What the server said that its answers lack; the first of it.
     pub lacks: Option<String>,
     pub elapsed: Duration,
-    /// How far back it is: the start of the last trace, unix nanoseconds.
-    pub reached_unix_nano: u64,
+    /// How much of all is done, 0 to 1.
+    pub share: f64,
 }
 
 impl Progress {
     /// Whether everything that there was is in the file.
     pub fn is_complete(&self) -> bool {
         self.lacks.is_none() && self.gone == 0
+    }
+
+    fn wrote(&mut self, bytes: u64, spans: u64) {
+        self.bytes += bytes;
+        self.traces += 1;
+        self.spans += spans;
     }
 
     fn lacks(&mut self, what: &str) {
@@ -116,47 +124,61 @@ pub async fn export(
     options: &ExportOptions,
     tell: &mut (dyn FnMut(&Progress) + Send),
 ) -> Result<Progress, TransferError> {
+    let mut progress = Progress::default();
     let server = Http::new(&options.server)?;
     let began = Instant::now();
-    let mut progress = Progress::default();
     let mut sink = Sink::create(options.format, &options.out)?;
+    if !stream::traces(&server, options, &mut sink, &mut progress, tell).await? {
+        one_by_one(&server, options, &mut sink, &mut progress, tell).await?;
+    }
+    sink.finish()?;
+    progress.elapsed = began.elapsed();
+    Ok(progress)
+}
+
+async fn one_by_one(
+    server: &Http,
+    options: &ExportOptions,
+    sink: &mut Sink,
+    progress: &mut Progress,
+    tell: &mut (dyn FnMut(&Progress) + Send),
+) -> Result<(), TransferError> {
+    let began = Instant::now();
     let mut after: Option<String> = None;
     // A trace that grew at its beginning between two pages may come again.
     let mut known: HashSet<u128> = HashSet::new();
     loop {
-        let (page, next) = search(&server, options, after.as_deref(), &mut progress).await?;
+        let (page, next) = search(server, options, after.as_deref(), progress).await?;
         if known.len() + page.len() > KNOWN_MAX {
             known.clear();
         }
         let id = |found: &Found| TraceId::parse(&found.trace_id).unwrap_or_default().as_u128();
         let fresh = page.into_iter().filter(|found| known.insert(id(found)));
-        let fetches: Vec<_> = fresh.map(|found| fetch(&server, found)).collect();
-        let mut traces = stream::iter(fetches).buffered(options.concurrency.max(1));
+        let fetches: Vec<_> = fresh.map(|found| fetch(server, found)).collect();
+        let mut traces = futures::stream::iter(fetches).buffered(options.concurrency.max(1));
         while let Some(fetched) = traces.next().await {
             let Fetched { trace, start_unix_nano, repeated, lacks } = fetched?;
             progress.repeated += repeated;
             lacks.iter().for_each(|what| progress.lacks(what));
-            progress.reached_unix_nano = start_unix_nano;
+            // How far back it came, in time, is how much is done.
+            let reached_s = (start_unix_nano / 1_000_000_000).clamp(options.start_s, options.end_s);
+            progress.share = (options.end_s - reached_s) as f64 / (options.end_s - options.start_s).max(1) as f64;
             progress.elapsed = began.elapsed();
-            let scopes = trace.resource_spans.iter().flat_map(|resource| &resource.scope_spans);
-            let spans: u64 = scopes.map(|scope| scope.spans.len() as u64).sum();
-            if spans == 0 {
-                progress.gone += 1;
-                continue;
+            match span_count(&trace) {
+                0 => progress.gone += 1,
+                spans => progress.wrote(sink.write(trace)?, spans),
             }
-            progress.bytes += sink.write(trace)?;
-            progress.traces += 1;
-            progress.spans += spans;
-            tell(&progress);
+            tell(progress);
         }
         match next {
             Some(next) if Some(&next) != after.as_ref() => after = Some(next),
-            _ => break,
+            _ => return Ok(()),
         }
     }
-    sink.finish()?;
-    progress.elapsed = began.elapsed();
-    Ok(progress)
+}
+
+fn span_count(trace: &TracesData) -> u64 {
+    trace.resource_spans.iter().flat_map(|resource| &resource.scope_spans).map(|scope| scope.spans.len() as u64).sum()
 }
 
 async fn search(

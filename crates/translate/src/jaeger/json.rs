@@ -2,11 +2,17 @@
 //!
 //! Times are whole microseconds, ids hex, whole numbers beyond what JavaScript can hold are texts, bytes are base64.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, fmt};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use model::TraceId;
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer,
+    de::{
+        Error, MapAccess, SeqAccess, Visitor,
+        value::{MapAccessDeserializer, SeqAccessDeserializer},
+    },
+};
 use serde_json::{Map, Value, json};
 
 use super::{Batch, KeyValue, Log, Process, RefType, Span, SpanRef, ValueType, duration, nanos, timestamp};
@@ -107,12 +113,46 @@ fn tags_json(tags: &[KeyValue]) -> Vec<Value> {
     tags.iter().map(one).collect()
 }
 
+/// An answer of the query API, one trace of it, or a list of traces.
+struct JsonFile(Vec<JsonTrace>);
+
+impl<'de> Deserialize<'de> for JsonFile {
+    /// Decides by the first byte and the keys, so that an error says what is wrong and where.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Any;
+
+        impl<'de> Visitor<'de> for Any {
+            type Value = JsonFile;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a trace with \"spans\", an answer with \"data\", or a list of traces")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<JsonFile, A::Error> {
+                Vec::deserialize(SeqAccessDeserializer::new(seq)).map(JsonFile)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<JsonFile, A::Error> {
+                let JsonObject { data, spans, processes } = JsonObject::deserialize(MapAccessDeserializer::new(map))?;
+                match (data, spans) {
+                    (Some(traces), _) => Ok(JsonFile(traces)),
+                    (None, Some(spans)) => Ok(JsonFile(vec![JsonTrace { spans, processes }])),
+                    (None, None) => Err(A::Error::custom("neither \"data\" nor \"spans\" is there")),
+                }
+            }
+        }
+        deserializer.deserialize_any(Any)
+    }
+}
+
 #[derive(Deserialize)]
-#[serde(untagged)]
-enum JsonFile {
-    Answer { data: Vec<JsonTrace> },
-    Trace(JsonTrace),
-    Traces(Vec<JsonTrace>),
+struct JsonObject {
+    #[serde(default)]
+    data: Option<Vec<JsonTrace>>,
+    #[serde(default)]
+    spans: Option<Vec<JsonSpan>>,
+    #[serde(default)]
+    processes: HashMap<String, JsonProcess>,
 }
 
 #[derive(Deserialize)]
@@ -193,11 +233,7 @@ struct JsonTag {
 /// for files of one's own, not for what strangers send.
 pub fn read(body: &[u8]) -> Result<Vec<Batch>, TranslateError> {
     let file: JsonFile = serde_json::from_slice(body).map_err(|error| TranslateError::malformed("Jaeger JSON", error))?;
-    let traces = match file {
-        JsonFile::Answer { data } | JsonFile::Traces(data) => data,
-        JsonFile::Trace(trace) => vec![trace],
-    };
-    Ok(traces.into_iter().flat_map(read_trace).collect())
+    Ok(file.0.into_iter().flat_map(read_trace).collect())
 }
 
 /// One batch for each run of spans of one process.
@@ -298,5 +334,32 @@ impl From<JsonTag> for KeyValue {
             None => out.v_str = text,
         }
         out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_jaeger_json_is_told_with_its_place() {
+        for (body, told) in [
+            (r#"{"data": [{"spans": [{"traceID": 5}]}]}"#, "expected a string at line 1 column 34"),
+            (r#"{"spans": [{"traceID": "1"}]}"#, "missing field `spanID`"),
+            (r#"[{"processes": {}}]"#, "missing field `spans`"),
+            (r#"{"resourceSpans": []}"#, "neither \"data\" nor \"spans\" is there"),
+            ("7", "a list of traces"),
+        ] {
+            let error = read(body.as_bytes()).unwrap_err().to_string();
+            assert!(error.starts_with("the body is not Jaeger JSON: ") && error.contains(told), "{body}: {error}");
+        }
+        let span = r#"{"traceID": "1", "spanID": "2"}"#;
+        for body in [
+            format!(r#"{{"data": [{{"spans": [{span}]}}], "total": 0, "errors": null}}"#),
+            format!(r#"{{"spans": [{span}], "processes": {{}}}}"#),
+            format!(r#"[{{"spans": [{span}]}}]"#),
+        ] {
+            assert_eq!(read(body.as_bytes()).unwrap().len(), 1, "{body}");
+        }
     }
 }

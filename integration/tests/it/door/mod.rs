@@ -3,7 +3,7 @@
 mod access;
 mod agents;
 mod audit;
-mod authority;
+pub mod authority;
 mod commands;
 mod limits;
 mod redaction;
@@ -25,6 +25,7 @@ fn every_port(folder: &Path) -> Settings {
         .with("distributor.receivers.zipkin", endpoint)
         .with("distributor.receivers.jaeger", jaeger)
         .with("server.jaeger_query_endpoint", "127.0.0.1:0")
+        .with("server.grpc_listen_port", 0)
 }
 
 /// A key of `sostenuto keys create`, and the line that lets it in.

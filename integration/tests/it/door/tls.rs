@@ -14,8 +14,9 @@ use crate::{
 };
 
 /// Each port, and a question that it answers.
-const PORTS: [(&str, Method, &str); 7] = [
+const PORTS: [(&str, Method, &str); 8] = [
     ("api", Method::GET, "/api/echo"),
+    ("grpc", Method::POST, "/tempopb.StreamingQuerier/Search"),
     ("jaeger_query", Method::GET, "/api/services"),
     ("otlp_http", Method::POST, "/v1/traces"),
     ("otlp_grpc", Method::POST, "/opentelemetry.proto.collector.trace.v1.TraceService/Export"),
