@@ -37,7 +37,7 @@ pub struct ImportArgs {
     /// Files, folders, or URLs such as s3://bucket/tenant: OTLP, Jaeger JSON, Zipkin JSON, or Tempo blocks
     #[arg(required = true, value_name = "SOURCE")]
     pub sources: Vec<String>,
-    /// The OTLP endpoint over HTTP
+    /// The OTLP endpoint over HTTP, or over gRPC as grpc://host:port
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:4318")]
     pub to: String,
     /// The tenant; without it Tempo blocks go to the tenants that they are of

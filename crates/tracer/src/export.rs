@@ -29,6 +29,8 @@ const BATCH_SPANS_MAX: usize = 512;
 /// How long a span waits for others.
 const BATCH_DELAY: Duration = Duration::from_secs(1);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Of what the receiver answers.
+const ANSWER_BYTES_MAX: usize = 64 << 10;
 /// What is left at the end may take this long altogether.
 const LAST_TIMEOUT: Duration = Duration::from_secs(2);
 /// Between two lines in the log about a receiver that does not take spans.
@@ -130,7 +132,12 @@ impl Exporter {
             let mut batch = Vec::new();
             tokio::select! {
                 () = shutdown.cancelled() => break,
-                _ = self.queue.recv_many(&mut batch, BATCH_SPANS_MAX) => {}
+                received = self.queue.recv_many(&mut batch, BATCH_SPANS_MAX) => {
+                    // Nobody records any more.
+                    if received == 0 {
+                        return;
+                    }
+                }
             }
             tokio::select! {
                 () = shutdown.cancelled() => {}
@@ -192,12 +199,19 @@ impl Exporter {
 
     /// How many spans were refused.
     async fn post(&self, body: Vec<u8>) -> Result<u64, String> {
-        let answer = self.client.post(self.url.clone()).body(body).send().await.map_err(|error| error.without_url().to_string())?;
+        let answer = self.client.post(self.url.clone()).body(body).send().await;
+        let answer = answer.map_err(|error| error.without_url().to_string())?;
         if !answer.status().is_success() {
             return Err(format!("the receiver answers {}", answer.status()));
         }
-        let body = answer.bytes().await.map_err(|error| error.without_url().to_string())?;
-        let answer = ExportTraceServiceResponse::decode(body).map_err(|error| format!("the receiver's answer is not OTLP: {error}"))?;
+        let (mut answer, mut body) = (answer, Vec::new());
+        while let Some(piece) = answer.chunk().await.map_err(|error| error.without_url().to_string())? {
+            if body.len() + piece.len() > ANSWER_BYTES_MAX {
+                return Err(format!("the receiver's answer has more than {ANSWER_BYTES_MAX} bytes"));
+            }
+            body.extend_from_slice(&piece);
+        }
+        let answer = ExportTraceServiceResponse::decode(body.as_slice()).map_err(|error| format!("the receiver's answer is not OTLP: {error}"))?;
         Ok(answer.partial_success.map_or(0, |partial| u64::try_from(partial.rejected_spans).unwrap_or(0)))
     }
 }

@@ -80,7 +80,10 @@ async fn what_one_server_exports_another_answers() {
         .await;
         assert!(output.status.success() && text(&output).contains("60 traces"), "{}", text(&output));
         let to = Server::start(&Settings::new(&folder.path().join(format))).await;
-        let endpoint = to.address("otlp_http");
+        let endpoint = match format {
+            "otlp-proto" => format!("grpc://{}", to.address("otlp_grpc")),
+            _ => to.address("otlp_http"),
+        };
         let import = ["import", file, "--to", &endpoint, "--state", &format!("{format}.state")];
         let output = sostenuto(folder.path(), &import).await;
         assert!(output.status.success(), "{}", text(&output));

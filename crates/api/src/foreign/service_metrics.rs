@@ -255,7 +255,7 @@ mod tests {
     const SECOND: i64 = 1_000_000_000;
 
     fn asked(parameters: &str) -> Result<Asked, String> {
-        Asked::read(&Parameters::parse(Some(parameters)).unwrap(), 10_000, 1_000 * SECOND + 1).map_err(|failure| failure.message)
+        Asked::read(&Parameters::parse(Some(parameters)).unwrap(), 10_000, 10_000 * SECOND + 1).map_err(|failure| failure.message)
     }
 
     #[test]
@@ -285,7 +285,7 @@ mod tests {
             assert!(wrong.contains(named), "{parameters}: {wrong:?}");
         }
         let asked = asked("service=a").unwrap();
-        assert_eq!((asked.window, asked.points().count(), asked.kinds), (120, 721, vec!["server".to_owned()]));
+        assert_eq!((asked.window, asked.points().count(), asked.kinds), (120, 720, vec!["server".to_owned()]));
     }
 
     #[test]
@@ -295,6 +295,7 @@ mod tests {
         let median = quantiles(&buckets, 0.5);
         assert_eq!(median.len(), 1, "no point without calls");
         assert!(median[&0] > 0.5 && median[&0] <= 1.048_576, "{median:?}");
-        assert_eq!(quantiles(&buckets, 1.0)[&0], 1_073.741_824);
+        let most = quantiles(&buckets, 1.0)[&0];
+        assert!((most - 1_073.741_824).abs() < 1e-6, "{most}");
     }
 }

@@ -293,15 +293,16 @@ impl Effective {
     }
 
     fn of(&self, tenant: &str) -> Page<'_> {
-        let entry = self.tenants.get(tenant).cloned().unwrap_or_default();
+        let found = self.tenants.get(tenant);
+        let retention = found.and_then(|entry| entry.retention.as_ref()).unwrap_or(&self.defaults.retention);
+        let entry = found.cloned().unwrap_or_default();
         let defaults = &self.defaults.ingestion;
         let ingestion = IngestionLimits {
             rate_limit_bytes: entry.ingestion.rate_limit_bytes.unwrap_or(defaults.rate_limit_bytes),
             burst_size_bytes: entry.ingestion.burst_size_bytes.unwrap_or(defaults.burst_size_bytes),
             max_attribute_bytes: defaults.max_attribute_bytes,
         };
-        let retention = entry.retention.as_ref().unwrap_or(&self.defaults.retention);
-        Page { ingestion, read: entry.read.clone(), retention }
+        Page { ingestion, read: entry.read, retention }
     }
 }
 

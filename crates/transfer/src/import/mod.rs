@@ -3,6 +3,7 @@
 //! One thread reads; requests go out side by side and are counted in the order of the sources, so that the state names only what
 //! was acknowledged before it. What cannot be read or is refused is counted with its place, and the rest goes on.
 
+mod grpc;
 mod intake;
 mod json;
 mod open;
@@ -33,6 +34,7 @@ use crate::{
     tempo,
 };
 pub(crate) use intake::Intake;
+use grpc::Grpc;
 use intake::{Found, Stopped};
 use protobuf::Framing;
 use source::Source;
@@ -146,8 +148,8 @@ pub async fn import(
     let sources = Arc::new(source::find(&options.sources, &options.object_stores).await?);
     let tenant = options.to.tenant.as_deref();
     let mut state = match options.restart || options.dry_run {
-        true => State::new(endpoint.url.as_str(), tenant),
-        false => State::load(&options.state, endpoint.url.as_str(), tenant)?,
+        true => State::new(endpoint.url(), tenant),
+        false => State::load(&options.state, endpoint.url(), tenant)?,
     };
     let mut run = Run { options, sources: sources.clone(), progress: Progress::default(), began: Instant::now(), tell };
     let mut work = vec![];
@@ -270,24 +272,39 @@ impl Run<'_> {
 }
 
 struct Endpoint {
-    http: Http,
-    url: reqwest::Url,
+    way: Way,
     /// Whether blocks may name the tenant.
     tenant_of_block: bool,
 }
 
+enum Way {
+    Http(Box<Http>, reqwest::Url),
+    Grpc(Grpc),
+}
+
 impl Endpoint {
     fn new(options: &HttpOptions) -> Result<Self, TransferError> {
+        let tenant_of_block = options.tenant.is_none();
+        if let Some(grpc) = Grpc::new(options) {
+            return Ok(Self { way: Way::Grpc(grpc?), tenant_of_block });
+        }
         let http = Http::new(options)?;
         let mut url = http.base.clone();
         if url.path() == "/" && url.port() == Some(GRPC_PORT) {
-            let hint = format!("{url} is OTLP over gRPC by its port; name the one over HTTP, mostly 4318");
+            let hint = format!("{url} is OTLP over gRPC by its port: write grpc:// before it, or name the port over HTTP, mostly 4318");
             return Err(TransferError::Mistake(hint));
         }
         if url.path() == "/" {
             url.set_path("/v1/traces");
         }
-        Ok(Self { http, url, tenant_of_block: options.tenant.is_none() })
+        Ok(Self { way: Way::Http(Box::new(http), url), tenant_of_block })
+    }
+
+    fn url(&self) -> &str {
+        match &self.way {
+            Way::Http(_, url) => url.as_str(),
+            Way::Grpc(grpc) => grpc.url(),
+        }
     }
 
     fn handle<'a>(&'a self, step: Step, sources: &'a [Source], dry_run: bool) -> BoxFuture<'a, Outcome> {
@@ -309,25 +326,38 @@ impl Endpoint {
     }
 
     async fn send(&self, request: Bytes, spans: u64, tenant: Option<&str>) -> Result<Sent, TransferError> {
-        let answer = self
-            .http
-            .send(|client| {
-                let post = client.post(self.url.clone()).header("content-type", "application/x-protobuf");
-                let post = match tenant {
-                    Some(tenant) => post.header("x-scope-orgid", tenant),
-                    None => post,
-                };
-                post.body(request.clone()).build()
-            })
-            .await?;
-        let response = ExportTraceServiceResponse::decode(answer.body).map_err(|_| {
-            let reason = "it is no OTLP answer; is this the endpoint of an OTLP receiver over HTTP?".to_owned();
-            TransferError::Answer { url: self.url.to_string(), reason }
-        })?;
+        let (response, repeated) = match &self.way {
+            Way::Http(http, url) => over_http(http, url, request, tenant).await?,
+            Way::Grpc(grpc) => grpc.send(request, tenant).await?,
+        };
         let partial = response.partial_success.unwrap_or_default();
         let rejected = u64::try_from(partial.rejected_spans).unwrap_or(0).min(spans);
-        Ok(Sent { rejected, said: partial.error_message, repeated: answer.repeated })
+        Ok(Sent { rejected, said: partial.error_message, repeated })
     }
+}
+
+/// The answer, and how often the request was repeated.
+async fn over_http(
+    http: &Http,
+    url: &reqwest::Url,
+    request: Bytes,
+    tenant: Option<&str>,
+) -> Result<(ExportTraceServiceResponse, u64), TransferError> {
+    let answer = http
+        .send(|client| {
+            let post = client.post(url.clone()).header("content-type", "application/x-protobuf");
+            let post = match tenant {
+                Some(tenant) => post.header("x-scope-orgid", tenant),
+                None => post,
+            };
+            post.body(request.clone()).build()
+        })
+        .await?;
+    let response = ExportTraceServiceResponse::decode(answer.body).map_err(|_| {
+        let reason = "it is no OTLP answer; is this the endpoint of an OTLP receiver over HTTP?".to_owned();
+        TransferError::Answer { url: url.to_string(), reason }
+    })?;
+    Ok((response, answer.repeated))
 }
 
 /// Reads the sources one after the other, each from its record on. Ends early when nobody listens any more.
