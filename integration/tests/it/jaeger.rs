@@ -323,9 +323,9 @@ async fn every_failure_has_jaegers_form() {
         ("/api/v3/traces", 400),
         ("/api/v3/traces/xyz", 400),
         ("/api/v3/traces/1234", 404),
-        (&format!("/api/v3/traces?query.serviceName=nobody&query.startTimeMin={from}&query.startTimeMax={to}"), 404),
-        (&format!("/api/v3/traces?query.startTimeMin={to}&query.startTimeMax={from}"), 400),
-        (&format!("/api/v3/trace-summaries?query.filter=%7B%7D&query.startTimeMin={from}&query.startTimeMax={to}"), 400),
+        (&*format!("/api/v3/traces?query.serviceName=nobody&query.startTimeMin={from}&query.startTimeMax={to}"), 404),
+        (&*format!("/api/v3/traces?query.startTimeMin={to}&query.startTimeMax={from}"), 400),
+        (&*format!("/api/v3/trace-summaries?query.filter=%7B%7D&query.startTimeMin={from}&query.startTimeMax={to}"), 400),
         ("/api/v3/trace-summaries?query.startTimeMin=yesterday&query.startTimeMax=today", 400),
     ] {
         let (answered, body) = get(&server, path).await;
