@@ -138,7 +138,7 @@ async fn a_change_holds_at_once_and_after_a_restart_and_elsewhere() {
     assert_eq!(ask(&server, Method::PATCH, "", "team", None, json!({ "retention": { "keep": "30d" } })).await.status, 200);
     assert!(server.stop().await.success());
     let server = Server::start(&settings).await;
-    assert!(shown(&server).await.contains("keep: 30d"), "{}", shown(&server).await);
+    assert!(shown(&server).await.contains("keep: 720h"), "{}", shown(&server).await);
     assert_eq!(get(&server, "team").await.1.as_deref(), Some("3"));
 }
 
