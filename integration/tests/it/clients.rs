@@ -202,7 +202,7 @@ async fn names_searches_and_dependencies_are_answered_as_their_servers_do() {
     let server_span = &trace["spans"][1];
     assert_eq!(server_span["references"][0]["spanID"], "000000000000000a", "the called side is below the calling one");
     assert_ne!(server_span["spanID"], "000000000000000a");
-    for (path, status) in [("traces/ff", 404), ("traces/xyz", 400), ("traces", 400), ("metrics/calls", 501)] {
+    for (path, status) in [("traces/ff", 404), ("traces/xyz", 400), ("traces", 400), ("metrics/calls", 400), ("archive/ff", 501)] {
         let answer = reqwest::get(jaeger(path)).await.unwrap();
         assert_eq!(answer.status(), status, "{path}");
         let body: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
