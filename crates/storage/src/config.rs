@@ -156,7 +156,7 @@ pub struct AzureConfig {
     pub endpoint_suffix: String,
     /// The client id of a user-assigned managed identity. Empty: the system's.
     pub user_assigned_id: String,
-    /// Talk to an Azurite on this machine.
+    /// Talk to an Azurite: on this machine, or at the address in `AZURITE_BLOB_STORAGE_URL`.
     pub use_emulator: bool,
 }
 

@@ -1,5 +1,6 @@
 //! Black-box tests: the real program, its ports, its folder, and nothing else of it.
 
+mod azure;
 mod bad_input;
 mod client;
 mod clients;

@@ -34,7 +34,7 @@ const MINIO: &str = "SOSTENUTO_MINIO";
 async fn blocks_live_in_a_bucket() {
     let (folder, bucket) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let s3 = S3Server::start(bucket.path()).await;
-    the_whole_way(folder.path(), s3.address).await;
+    the_whole_way(folder.path(), in_bucket(Settings::new(folder.path()), s3.address)).await;
     let counts = s3.counts();
     let (uploads, parts) = (counts.uploads_begun.load(SeqCst), counts.parts.load(SeqCst));
     assert!(uploads >= 1 && parts >= 3, "the large block came in parts: {uploads} uploads, {parts} parts");
@@ -52,11 +52,12 @@ async fn blocks_live_in_minio() {
     let (folder, drive) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     fs::create_dir(drive.path().join(BUCKET)).unwrap();
     let minio = MinIo::start(&program, drive.path()).await;
-    the_whole_way(folder.path(), minio.address).await;
+    the_whole_way(folder.path(), in_bucket(Settings::new(folder.path()), minio.address)).await;
 }
 
-async fn the_whole_way(folder: &Path, address: SocketAddr) {
-    let settings = in_bucket(Settings::new(folder), address).with("distributor.max_attribute_bytes", 0);
+/// Push, flush, kill, restart, another machine; blocks are where the settings say. Returns how many spans are there.
+pub async fn the_whole_way(folder: &Path, settings: Settings) -> u64 {
+    let settings = settings.with("distributor.max_attribute_bytes", 0);
     let range = TimeRange::lately();
     let mut known = 0;
 
@@ -100,6 +101,7 @@ async fn the_whole_way(folder: &Path, address: SocketAddr) {
     assert_eq!(server.replayed, 0);
     check(&server.client, SPANS, known, range).await;
     check_large(&server.client, &values).await;
+    known
 }
 
 async fn push_traces(client: &Client, indexes: std::ops::Range<u64>, range: TimeRange) {

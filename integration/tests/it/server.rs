@@ -30,6 +30,7 @@ const LOG_LINES_MAX: usize = 400;
 pub struct Settings {
     yaml: Value,
     file_kib_max: Option<u64>,
+    environment: Vec<(&'static str, String)>,
     access: Access,
 }
 
@@ -47,6 +48,7 @@ impl Settings {
                 "log": { "format": "json" },
             }),
             file_kib_max: None,
+            environment: Vec::new(),
             access: Access::default(),
         }
     }
@@ -54,6 +56,12 @@ impl Settings {
     /// Writing fails at this size of a file, as on a disk that is full.
     pub fn with_files_of_at_most(mut self, kib: u64) -> Self {
         self.file_kib_max = Some(kib);
+        self
+    }
+
+    /// Sets a variable of the program's environment.
+    pub fn with_environment(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.environment.push((name, value.into()));
         self
     }
 
@@ -126,6 +134,7 @@ impl Starting {
             .args([OsString::from("serve"), "--config.file".into(), file.into()])
             .env_remove("SOSTENUTO_CONFIG")
             .env_remove("SOSTENUTO_LOG")
+            .envs(settings.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
