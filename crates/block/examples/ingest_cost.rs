@@ -1,7 +1,7 @@
 //! What a span costs from the bytes of a request to the bytes of a block, in CPU time per stage, as the ingester does it:
 //! runs of 16,384 rows, merged and encoded whenever 128 MiB of requests have come.
 //!
-//!     cargo run --release -p sostenuto-block --example ingest_cost -- FOLDER [ROUNDS]
+//!     cargo run --release -p sostenuto-block --example ingest_cost -- FOLDER [ROUNDS [RUN_ROWS]]
 //!
 //! Single-threaded and without sockets, log and store, so that `perf` and `callgrind` show nothing else.
 
@@ -33,15 +33,16 @@ struct Costs {
 
 fn main() -> Result<(), Failure> {
     let mut arguments = std::env::args().skip(1);
-    let folder = arguments.next().ok_or("usage: ingest_cost FOLDER [ROUNDS]")?;
+    let folder = arguments.next().ok_or("usage: ingest_cost FOLDER [ROUNDS [RUN_ROWS]]")?;
     let rounds: usize = arguments.next().map_or(Ok(1), |n| n.parse())?;
+    let run_rows: usize = arguments.next().map_or(Ok(RUN_ROWS), |n| n.parse())?;
     let mut files: Vec<PathBuf> = fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>()?;
     files.retain(|path| path.extension().is_some_and(|extension| extension == "otlp"));
     files.sort();
     let requests: Vec<Vec<u8>> = files.iter().map(fs::read).collect::<std::io::Result<_>>()?;
     for _ in 0..rounds {
         let mut costs = Costs::default();
-        let spans = ingest(&requests, &mut costs)?;
+        let spans = ingest(&requests, run_rows, &mut costs)?;
         let per_span = |nanos: u64| nanos as f64 / spans as f64;
         let all = costs.append + costs.finish + costs.merge + costs.encode;
         println!(
@@ -58,14 +59,14 @@ fn main() -> Result<(), Failure> {
     Ok(())
 }
 
-fn ingest(requests: &[Vec<u8>], costs: &mut Costs) -> Result<u64, Failure> {
+fn ingest(requests: &[Vec<u8>], run_rows: usize, costs: &mut Costs) -> Result<u64, Failure> {
     let mut builder = SpanBatchBuilder::new(AttributeLimits::default());
     let (mut runs, mut spans, mut bytes) = (Vec::new(), 0, 0);
     let mut clock = cpu_nanos()?;
     for request in requests {
         spans += builder.append_request(request, |_| unreachable!("a run is far below the limit"))?.spans;
         bytes += request.len();
-        if builder.rows() >= RUN_ROWS {
+        if builder.rows() >= run_rows {
             costs.append += lap(&mut clock)?;
             runs.push(builder.finish());
             costs.finish += lap(&mut clock)?;

@@ -21,6 +21,7 @@ use redact::Redactor;
 
 pub use counters::{OTHER_TENANTS, TenantCounts};
 pub use error::PushError;
+pub use ingester::{Lease, Memory, MemoryFull};
 pub use outcome::{PushOutcome, Warning};
 
 use counters::Reason;
@@ -87,6 +88,11 @@ impl Distributor {
     pub fn redacting(config: Config, ingester: Ingester, redactor: Option<Arc<Redactor>>) -> Self {
         let tenants = Tenants::new(&config, MonotonicClock);
         Self { inner: Arc::new(Inner { config, tenants, ingester, redactor }) }
+    }
+
+    /// The budget to which whoever receives requests charges them, before they are pushed.
+    pub fn memory(&self) -> &Memory {
+        self.inner.ingester.memory()
     }
 
     /// Other rates, from now on.

@@ -32,9 +32,10 @@ pub struct IngesterConfig {
     pub live_age_max_ms: u64,
     /// ... or when this many bytes of requests have come since the last cut. Larger means larger blocks, and more memory.
     pub cut_bytes: ByteSize,
-    /// Live data in memory, of all tenants, flushes under way included. Over it, pushes are refused until a flush made room.
-    pub live_bytes_max: ByteSize,
-    /// Tenants whose blocks are made at the same time. Each takes about three times its share of the live data meanwhile.
+    /// Memory for spans on their way into blocks, of all tenants: requests in work, live spans, and a quarter for making
+    /// blocks. Where it is used up, requests are refused until a flush made room. The allocator takes about an eighth more.
+    pub memory_max: ByteSize,
+    /// Tenants whose blocks are made at the same time. They share the quarter.
     pub flush_parallelism: usize,
 
     /// Longer keys and string values of attributes, names, status messages and trace states are cut to this many bytes; 0
@@ -62,7 +63,7 @@ impl Default for IngesterConfig {
             wal_queue_max: ByteSize::mib(64),
             live_age_max_ms: 60_000,
             cut_bytes: ByteSize::mib(128),
-            live_bytes_max: ByteSize::mib(256),
+            memory_max: ByteSize::mib(384),
             flush_parallelism: 2,
             attribute_value_bytes_max: value_bytes_max,
             attributes_per_span_max,
@@ -98,8 +99,8 @@ impl IngesterConfig {
         Duration::from_millis(self.live_age_max_ms)
     }
 
-    pub(crate) fn live_bytes_max(&self) -> usize {
-        usize::try_from(self.live_bytes_max.as_u64()).unwrap_or(usize::MAX)
+    pub(crate) fn memory_max(&self) -> usize {
+        usize::try_from(self.memory_max.as_u64()).unwrap_or(usize::MAX)
     }
 }
 

@@ -6,6 +6,8 @@ use model::{ErrorKind, TenantId};
 use proto::wire::WireError;
 use wal::WalError;
 
+use crate::memory::MemoryFull;
+
 /// No span of the request was taken, or it is not certain that it was: an `Unavailable` one should be sent again.
 #[derive(Debug, thiserror::Error)]
 pub enum PushError {
@@ -14,8 +16,8 @@ pub enum PushError {
     /// Reason to number of spans.
     #[error("no span of the request is valid: {}", counts(.0))]
     NothingValid(BTreeMap<&'static str, u64>),
-    #[error("live data fills its memory ({live_bytes} of {live_bytes_max} bytes) and waits for the object store; send again later")]
-    LiveFull { live_bytes: usize, live_bytes_max: usize },
+    #[error(transparent)]
+    Memory(#[from] MemoryFull),
     #[error("the ingester is shutting down; send to another one, or again later")]
     ShuttingDown,
     #[error(transparent)]
@@ -26,7 +28,8 @@ impl PushError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Undecodable(_) | Self::NothingValid(_) => ErrorKind::Invalid,
-            Self::LiveFull { .. } | Self::ShuttingDown => ErrorKind::Unavailable,
+            Self::Memory(MemoryFull::Ever { .. }) => ErrorKind::TooLarge,
+            Self::Memory(MemoryFull::Now(_)) | Self::ShuttingDown => ErrorKind::Unavailable,
             Self::Wal(error) => error.kind(),
         }
     }

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     time::Instant,
 };
@@ -14,11 +14,11 @@ use model::TenantId;
 use parking_lot::{Mutex, RwLock};
 use storage::BlockEntry;
 
-use crate::runs::Runs;
+use crate::{memory::Memory, runs::Runs};
 
 pub struct Generation {
     limits: AttributeLimits,
-    total: Arc<AtomicUsize>,
+    memory: Memory,
     tenants: RwLock<HashMap<TenantId, Arc<TenantPart>>>,
     /// Request bytes in it.
     payload_bytes: AtomicU64,
@@ -41,11 +41,11 @@ pub struct TenantPart {
 }
 
 impl Generation {
-    pub fn new(limits: AttributeLimits, total: Arc<AtomicUsize>, first_segment: u64) -> Self {
+    pub fn new(limits: AttributeLimits, memory: Memory, first_segment: u64) -> Self {
         Self {
             first_segment,
             limits,
-            total,
+            memory,
             tenants: RwLock::default(),
             payload_bytes: AtomicU64::new(0),
             first_push: OnceLock::new(),
@@ -67,7 +67,7 @@ impl Generation {
             return part;
         }
         let new = || {
-            let runs = Mutex::new(Runs::new(self.limits.clone(), self.total.clone()));
+            let runs = Mutex::new(Runs::new(self.limits.clone(), self.memory.clone()));
             Arc::new(TenantPart { first_segment, runs, stored: Mutex::default(), encode_failures: AtomicU32::new(0) })
         };
         self.tenants.write().entry(tenant.clone()).or_insert_with(new).clone()

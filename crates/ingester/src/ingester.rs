@@ -8,7 +8,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, SystemTime},
 };
@@ -28,12 +28,15 @@ use crate::{
     FlushError, FlushReport, IngesterConfig, OpenError, PushError, ReplayReport, flush,
     generation::{Generation, TenantPart},
     insert::{check_frame, insert},
+    memory::{Memory, MemoryUse},
     replay,
     runs::{merge_small, wants_merge},
 };
 
 /// The flusher opens no further generation while this many wait for the store: the open one grows instead.
 const CUTS_MAX: usize = 2;
+/// A request has room if this many times its bytes are free; what it takes as live spans is known afterwards.
+const LIVE_BYTES_PER_BYTE: usize = 2;
 /// Rounds of an explicit flush, with pauses of 200 ms and more between them. The flusher goes on for ever.
 const FLUSH_ROUNDS: u32 = 4;
 const FLUSH_PAUSE: Duration = Duration::from_millis(200);
@@ -53,8 +56,7 @@ pub(crate) struct Inner {
     pub wal: Wal,
     /// The application of this ingester's commits.
     pub ingester: String,
-    /// Bytes of all live data.
-    pub live_bytes: Arc<AtomicUsize>,
+    pub memory: Memory,
     generations: RwLock<Generations>,
     /// Held for a round of flushing.
     pub flushing: tokio::sync::Mutex<()>,
@@ -101,7 +103,7 @@ pub struct IngesterStats {
     pub flush_failures: u64,
     /// Live spans of which no block could be made; their log segments are in the quarantine.
     pub spans_set_aside: u64,
-    pub live_bytes: usize,
+    pub memory: MemoryUse,
     /// Generations that wait for the object store.
     pub cuts_waiting: usize,
     pub log: WalStats,
@@ -128,15 +130,15 @@ impl Ingester {
         let runtime = Handle::current();
         let opening = tokio::task::spawn_blocking(move || -> Result<_, OpenError> {
             let (wal, recovery) = Wal::open(config.wal())?;
-            let live_bytes = Arc::new(AtomicUsize::new(0));
+            let memory = Memory::new(config.memory_max());
             let next_segment = wal.stats().segment;
-            let open = Arc::new(Generation::new(config.attribute_limits(), live_bytes.clone(), next_segment));
+            let open = Arc::new(Generation::new(config.attribute_limits(), memory.clone(), next_segment));
             let inner = Arc::new(Inner {
                 ingester: wal.ingester_id().to_string(),
                 config,
                 storage,
                 wal,
-                live_bytes,
+                memory,
                 generations: RwLock::new(Generations { open, cuts: VecDeque::new(), closing: false }),
                 flushing: tokio::sync::Mutex::default(),
                 settled: AtomicU64::new(0),
@@ -170,16 +172,21 @@ impl Ingester {
         &self.inner.ingester
     }
 
+    /// The budget that requests have to be charged to before they come to [`Self::push`].
+    pub fn memory(&self) -> &Memory {
+        &self.inner.memory
+    }
+
     /// Takes an OTLP `ExportTraceServiceRequest` in protobuf. Answers when its spans are durable and visible.
     pub async fn push(&self, tenant: &TenantId, request: Bytes) -> Result<PushOutcome, PushError> {
         let inner = &self.inner;
         if check_frame(&request)? == 0 {
             return Ok(PushOutcome::default());
         }
-        let (live_bytes, live_bytes_max) = (inner.live_bytes.load(Relaxed), inner.config.live_bytes_max());
-        if live_bytes >= live_bytes_max {
+        let mut room = inner.memory.empty_lease();
+        if let Err(full) = room.grow(request.len() * LIVE_BYTES_PER_BYTE) {
             inner.wake.notify_one();
-            return Err(PushError::LiveFull { live_bytes, live_bytes_max });
+            return Err(full.into());
         }
         let (pending, inserted) = {
             let generations = inner.generations.read();
@@ -193,6 +200,7 @@ impl Ingester {
             let inserted = insert(&mut part.runs.lock(), &request);
             (pending, inserted)
         };
+        drop(room);
         if inner.cut_is_due() {
             inner.wake.notify_one();
         }
@@ -253,7 +261,7 @@ impl Ingester {
     }
 
     pub fn stats(&self) -> IngesterStats {
-        let Inner { counters, wal, live_bytes, .. } = &*self.inner;
+        let Inner { counters, wal, memory, .. } = &*self.inner;
         IngesterStats {
             accepted_spans: counters.accepted_spans.load(Relaxed),
             rejected_spans: counters.rejected_spans.load(Relaxed),
@@ -261,7 +269,7 @@ impl Ingester {
             blocks: counters.blocks.load(Relaxed),
             flush_failures: counters.flush_failures.load(Relaxed),
             spans_set_aside: counters.spans_set_aside.load(Relaxed),
-            live_bytes: live_bytes.load(Relaxed),
+            memory: memory.in_use(),
             cuts_waiting: self.inner.cuts().len(),
             log: wal.stats(),
         }
@@ -302,7 +310,7 @@ impl Inner {
     }
 
     pub fn new_generation(&self, first_segment: u64) -> Generation {
-        Generation::new(self.config.attribute_limits(), self.live_bytes.clone(), first_segment)
+        Generation::new(self.config.attribute_limits(), self.memory.clone(), first_segment)
     }
 
     /// Closes the open generation, unless nothing is in it.
@@ -326,7 +334,7 @@ impl Inner {
         let generations = self.generations.read();
         let open = &generations.open;
         let Some(first_push) = open.first_push() else { return false };
-        let crowded = self.live_bytes.load(Relaxed) >= self.config.live_bytes_max() / 2;
+        let crowded = self.memory.live() >= self.memory.room_max() / 2;
         let full = open.payload_bytes() >= self.config.cut_bytes.as_u64();
         generations.cuts.len() < CUTS_MAX && (full || first_push.elapsed() >= self.config.live_age_max())
             || generations.cuts.is_empty() && crowded

@@ -7,7 +7,7 @@
 //!   table in one commit that names the ingester and the segment; a start after a crash leaves out of the log what such a
 //!   commit covers. So a span is in the table once, wherever the process died.
 //! - Of one tenant, generations are committed in the order of their cuts.
-//! - Memory is bounded: above `live_bytes_max`, pushes are refused with an error that says "later".
+//! - Memory is bounded by one budget ([`Memory`]): above it, requests are refused with an error that says "later".
 
 mod config;
 mod encode;
@@ -16,6 +16,7 @@ mod flush;
 mod generation;
 mod ingester;
 mod insert;
+mod memory;
 mod replay;
 mod runs;
 
@@ -23,4 +24,5 @@ pub use config::IngesterConfig;
 pub use error::{FlushError, OpenError, PushError};
 pub use flush::{FlushReport, STORED_KEPT};
 pub use ingester::{Ingester, IngesterStats, PushOutcome};
+pub use memory::{Lease, Memory, MemoryFull, MemoryUse};
 pub use replay::ReplayReport;

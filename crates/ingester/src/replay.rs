@@ -5,7 +5,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -48,7 +48,7 @@ pub(crate) fn replay(inner: &Arc<Inner>, mut recovery: Recovery, runtime: &Handl
         if record.segment != last_segment && generation.payload_bytes() >= inner.config.cut_bytes.as_u64() {
             inner.push_cut(generation, last_segment);
             generation = Arc::new(inner.new_generation(last_segment + 1));
-            if inner.live_bytes.load(Relaxed) >= inner.config.live_bytes_max() {
+            if inner.memory.live() >= inner.memory.room_max() {
                 recovery.while_waiting(|| runtime.block_on(make_room(inner)))?;
             }
         }
@@ -122,7 +122,7 @@ async fn make_room(inner: &Arc<Inner>) -> Result<(), OpenError> {
         let failure: Option<FlushError> = round(inner).await.failures.into_iter().next();
         match failure {
             None => return Ok(()),
-            Some(_) if inner.live_bytes.load(Relaxed) < inner.config.live_bytes_max() => return Ok(()),
+            Some(_) if inner.memory.live() < inner.memory.room_max() => return Ok(()),
             Some(source) if started.elapsed() >= STORE_WAIT_MAX => {
                 return Err(OpenError::Flush { waited_s: started.elapsed().as_secs(), source });
             }

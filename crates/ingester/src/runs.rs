@@ -3,11 +3,6 @@
 //! A run is sealed when the batch is full or when somebody wants to read. Many small runs would make queries slow, so
 //! neighbouring runs of like size are merged, eight at a time.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering::Relaxed},
-};
-
 use block::{
     batch::SpanBatch,
     builder::{AttributeLimits, SpanBatchBuilder},
@@ -15,6 +10,8 @@ use block::{
     promotion::PromotionPolicy,
 };
 use parking_lot::Mutex;
+
+use crate::memory::Memory;
 
 /// A full run. Two of them are worth two units of parallel work to a query, and take about 10 MiB.
 pub const RUN_ROWS_MAX: usize = 16_384;
@@ -33,22 +30,21 @@ pub struct Runs {
     sealed: Vec<Run>,
     next_number: u64,
     merging: bool,
-    /// What this tenant and generation add to `total`.
+    /// What this tenant and generation are charged.
     accounted: usize,
-    /// Bytes of all live data.
-    total: Arc<AtomicUsize>,
+    memory: Memory,
     released: bool,
 }
 
 impl Runs {
-    pub fn new(limits: AttributeLimits, total: Arc<AtomicUsize>) -> Self {
+    pub fn new(limits: AttributeLimits, memory: Memory) -> Self {
         Self {
             builder: SpanBatchBuilder::new(limits),
             sealed: Vec::new(),
             next_number: 0,
             merging: false,
             accounted: 0,
-            total,
+            memory,
             released: false,
         }
     }
@@ -76,14 +72,13 @@ impl Runs {
         self.next_number += 1;
     }
 
-    /// Brings the total up to date.
+    /// Brings the charge up to date.
     pub fn account(&mut self) {
         if self.released {
             return;
         }
         let now = self.builder.bytes() + self.sealed.iter().map(|run| run.bytes).sum::<usize>();
-        self.total.fetch_add(now, Relaxed);
-        self.total.fetch_sub(self.accounted, Relaxed);
+        self.memory.change_live(self.accounted, now);
         self.accounted = now;
     }
 
@@ -95,7 +90,7 @@ impl Runs {
 
     /// The data is in the table and will be dropped: it no longer counts.
     pub fn release(&mut self) {
-        self.total.fetch_sub(self.accounted, Relaxed);
+        self.memory.change_live(self.accounted, 0);
         (self.accounted, self.released) = (0, true);
         self.sealed.clear();
     }

@@ -3,12 +3,12 @@
 use std::fmt::Display;
 
 use bytes::{Bytes, BytesMut};
+use distributor::{Lease, MemoryFull};
 use http_body_util::BodyExt;
 use hyper::body::Body;
 
 use crate::{
     Receiver,
-    budget::{Busy, Lease},
     inflate::Encoding,
     refusal::Refusal,
 };
@@ -20,10 +20,16 @@ const RESERVE_BYTES_MAX: u64 = 1 << 20;
 const INLINE_BYTES_MAX: usize = 4 << 10;
 
 impl Receiver {
-    pub(crate) fn busy(&self, _: Busy) -> Refusal {
-        let bytes = self.config.requests_bytes_max;
-        let message = format!("overloaded: requests of {bytes} bytes are in work already; send again later");
-        Refusal::unavailable(message, self.config.retry_after)
+    /// A share of the memory for all requests.
+    pub(crate) fn lease(&self) -> Result<Lease, Refusal> {
+        self.distributor.memory().lease().map_err(|full| self.full(full))
+    }
+
+    pub(crate) fn full(&self, full: MemoryFull) -> Refusal {
+        match full {
+            MemoryFull::Now(_) => Refusal::unavailable(full, self.config.retry_after),
+            MemoryFull::Ever { .. } => Refusal::too_large(full),
+        }
     }
 
     /// Reads the whole body, at most `bytes_max`.
@@ -56,7 +62,7 @@ impl Receiver {
             let refusal = if length > bytes_max {
                 Some(Refusal::too_large(format!("the request has more than {bytes_max} bytes; send smaller batches")))
             } else {
-                lease.grow(data.len()).map_err(|busy| self.busy(busy)).err()
+                lease.grow(data.len()).map_err(|full| self.full(full)).err()
             };
             if let Some(refusal) = refusal {
                 drop((data, first, all));
@@ -93,7 +99,7 @@ impl Receiver {
             encoding.inflate(&body, bytes_max, &mut lease).map(|content| (Bytes::from(content), lease))
         };
         let inflated = if blocking { self.on_blocking_thread(work).await? } else { work() };
-        inflated.map_err(|error| error.refusal(encoding, |busy| self.busy(busy)))
+        inflated.map_err(|error| error.refusal(encoding, |full| self.full(full)))
     }
 
     /// Runs what takes long without waiting for anything.

@@ -4,7 +4,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use distributor::PushOutcome;
+use distributor::{Lease, PushOutcome};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use listen::{ResponseBody, full};
@@ -13,7 +13,6 @@ use translate::{TranslateError, request_bytes_max};
 
 use crate::{
     Receiver,
-    budget::Lease,
     http::content_encoding,
     inflate::Encoding,
     refusal::Refusal,
@@ -53,7 +52,7 @@ impl Receiver {
     fn asked_foreign(&self, headers: &HeaderMap) -> Result<Asked, Refusal> {
         let tenant = tenancy::tenant(headers, self.config.multitenancy)?;
         let encoding = content_encoding(headers)?;
-        let lease = self.budget.lease().map_err(|busy| self.busy(busy))?;
+        let lease = self.lease()?;
         Ok(Asked { tenant, encoding, lease })
     }
 
@@ -67,7 +66,7 @@ impl Receiver {
     where
         T: FnOnce(Bytes) -> Result<Vec<u8>, TranslateError> + Send + 'static,
     {
-        lease.grow(request_bytes_max(body.len())).map_err(|busy| self.busy(busy))?;
+        lease.grow(request_bytes_max(body.len())).map_err(|full| self.full(full))?;
         let translated = match body.len() > INLINE_BYTES_MAX {
             true => self.on_blocking_thread(move || translate(body)).await?,
             false => translate(body),

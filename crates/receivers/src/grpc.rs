@@ -73,7 +73,7 @@ impl Receiver {
         }
         let tenant = tenancy::tenant(&head.headers, self.config.multitenancy)?;
         let encoding = encoding(&head.headers)?;
-        let mut lease = self.budget.lease().map_err(|busy| self.busy(busy))?;
+        let mut lease = self.lease()?;
         let body = self.read_body(body, self.config.request_bytes_max + PREFIX_BYTES, &mut lease).await?;
         let (compressed, message) = single_message(body)?;
         let encoding = match (compressed, encoding) {

@@ -1,7 +1,7 @@
 //! OTLP/HTTP: `POST /v1/traces`, protobuf or JSON.
 
 use bytes::Bytes;
-use distributor::PushOutcome;
+use distributor::{Lease, PushOutcome};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
 use hyper::body::Incoming;
 use listen::{ResponseBody, full};
@@ -16,7 +16,6 @@ use tonic::Code;
 
 use crate::{
     Receiver,
-    budget::Lease,
     inflate::{ENCODINGS, Encoding},
     refusal::Refusal,
     tenancy,
@@ -75,7 +74,7 @@ impl Receiver {
         };
         let tenant = tenancy::tenant(&head.headers, self.config.multitenancy)?;
         let encoding = content_encoding(&head.headers)?;
-        let lease = self.budget.lease().map_err(|busy| self.busy(busy))?;
+        let lease = self.lease()?;
         Ok(Asked { tenant, format, encoding, lease })
     }
 
@@ -92,7 +91,7 @@ impl Receiver {
     }
 
     async fn json_to_protobuf(&self, body: Bytes, mut lease: Lease) -> Result<(Bytes, Lease), Refusal> {
-        lease.grow(otlp_json::heap_bytes_max(body.len())).map_err(|busy| self.busy(busy))?;
+        lease.grow(otlp_json::heap_bytes_max(body.len())).map_err(|full| self.full(full))?;
         let decode = move || otlp_json::decode(&body).map(|request| Bytes::from(request.encode_to_vec()));
         let message = self.on_blocking_thread(decode).await?;
         Ok((message.map_err(Refusal::invalid)?, lease))

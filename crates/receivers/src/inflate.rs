@@ -2,12 +2,10 @@
 
 use std::io::{self, Read};
 
+use distributor::{Lease, MemoryFull};
 use flate2::bufread::{MultiGzDecoder, ZlibDecoder};
 
-use crate::{
-    budget::{Busy, Lease},
-    refusal::Refusal,
-};
+use crate::refusal::Refusal;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Encoding {
@@ -31,7 +29,7 @@ pub(crate) enum InflateError {
     /// More than the limit; says the limit.
     TooLarge(usize),
     Broken(io::Error),
-    Busy,
+    Memory(MemoryFull),
 }
 
 impl Encoding {
@@ -81,19 +79,19 @@ fn read_all(mut decoder: impl Read, bytes_max: usize, lease: &mut Lease) -> Resu
         if content.len() + count > bytes_max {
             return Err(InflateError::TooLarge(bytes_max));
         }
-        lease.grow(count).map_err(|Busy| InflateError::Busy)?;
+        lease.grow(count).map_err(InflateError::Memory)?;
         content.extend_from_slice(&step[..count]);
     }
 }
 
 impl InflateError {
-    pub(crate) fn refusal(self, encoding: Encoding, busy: impl FnOnce(Busy) -> Refusal) -> Refusal {
+    pub(crate) fn refusal(self, encoding: Encoding, full: impl FnOnce(MemoryFull) -> Refusal) -> Refusal {
         match self {
             Self::TooLarge(bytes_max) => Refusal::too_large(format!(
                 "the request has more than {bytes_max} bytes after decompression; send smaller batches"
             )),
             Self::Broken(error) => Refusal::invalid(format!("the body is not whole {encoding:?} data: {error}")),
-            Self::Busy => busy(Busy),
+            Self::Memory(error) => full(error),
         }
     }
 }
@@ -108,7 +106,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::budget::Budget;
+    use distributor::Memory;
 
     const ENCODINGS: [Encoding; 3] = [Encoding::Gzip, Encoding::Zstd, Encoding::Deflate];
 
@@ -130,13 +128,12 @@ mod tests {
     }
 
     fn inflate(encoding: Encoding, body: &[u8], bytes_max: usize) -> Result<Vec<u8>, &'static str> {
-        let budget = Budget::new(1 << 20);
-        let _another_request = budget.lease().unwrap();
-        let mut lease = budget.lease().unwrap();
+        let memory = Memory::new(4 << 20);
+        let mut lease = memory.lease().unwrap();
         encoding.inflate(body, bytes_max, &mut lease).map_err(|error| match error {
             InflateError::TooLarge(_) => "too large",
             InflateError::Broken(_) => "broken",
-            InflateError::Busy => "busy",
+            InflateError::Memory(_) => "memory",
         })
     }
 
@@ -151,7 +148,7 @@ mod tests {
         let bomb = deflated(Encoding::Gzip, &vec![0; 20 << 20]);
         assert!(bomb.len() < 30_000);
         let inflated = inflate(Encoding::Gzip, &bomb, 64 << 20).map(|content| content.len());
-        assert_eq!(inflated, Err("busy"), "the budget of 1 MiB holds it back");
+        assert_eq!(inflated, Err("memory"), "the budget of 4 MiB holds it back");
     }
 
     #[test]

@@ -1,17 +1,15 @@
 //! Protocols in: OTLP over gRPC and HTTP, Zipkin over HTTP, Jaeger over gRPC, HTTP and UDP.
 //!
 //! One file per thought: `serve` (ports), `grpc`, `http`, `zipkin`, `jaeger` and `udp` (one
-//! transport each), and what they share: `body` (reading under a limit), `inflate`, `tenancy`, `budget` (memory of all
-//! requests together), `foreign` (formats other than OTLP), and `refusal`, the one table of answers.
+//! transport each), and what they share: `body` (reading under a limit), `inflate`, `tenancy`, `foreign` (formats other than OTLP), and `refusal`, the one table of answers.
 //!
 //! - A request is handed on as OTLP's protobuf bytes. Those that come so are not decoded; the others are translated.
 //! - Whatever a request holds costs that request, never the connection's other requests or the process.
-//! - Size is bounded before and after decompression, and together over all requests of a receiver; every wait for a
-//!   client has an end.
+//! - Size is bounded before and after decompression, and together over all requests and what becomes of them
+//!   ([`distributor::Memory`]); every wait for a client has an end.
 //! - What can pass later is answered so that a correct client comes again; what cannot, so that it does not.
 
 mod body;
-mod budget;
 mod foreign;
 mod grpc;
 mod http;
@@ -34,7 +32,6 @@ pub use ::translate::jaeger::Protocol as AgentProtocol;
 pub use listen::{Port, ResponseBody};
 pub use udp::DatagramCounts;
 
-use budget::Budget;
 use serve::Protocol;
 
 /// Answers the requests of a port that are no deliveries of spans.
@@ -47,8 +44,6 @@ pub struct Config {
     pub multitenancy: bool,
     /// The largest request, before and after decompression.
     pub request_bytes_max: usize,
-    /// Memory for all requests that are being received or stored; above it a retryable refusal.
-    pub requests_bytes_max: usize,
     pub connections_max: usize,
     /// From the connection to its first request, and over HTTP/1.1 to the end of the next request's head.
     pub head_timeout: Duration,
@@ -66,7 +61,6 @@ impl Default for Config {
             multitenancy: false,
             // OTLP's recommendation.
             request_bytes_max: 64 << 20,
-            requests_bytes_max: 512 << 20,
             connections_max: 4096,
             head_timeout: Duration::from_secs(30),
             body_timeout: Duration::from_secs(30),
@@ -80,13 +74,12 @@ impl Default for Config {
 struct Receiver {
     config: Config,
     distributor: Distributor,
-    budget: Budget,
     elsewhere: Option<Elsewhere>,
 }
 
 impl Receiver {
     fn new(config: Config, distributor: Distributor) -> Self {
-        Self { budget: Budget::new(config.requests_bytes_max), config, distributor, elsewhere: None }
+        Self { config, distributor, elsewhere: None }
     }
 
     fn beside(self, elsewhere: Option<Elsewhere>) -> Self {

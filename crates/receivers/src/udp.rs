@@ -119,9 +119,9 @@ impl Receiver {
     async fn take_datagram(&self, datagram: Bytes, protocol: Protocol, counts: &DatagramCounts) {
         let received = now();
         let translate = move |datagram: Bytes| jaeger::request_of_agent(protocol, &datagram, received);
-        let outcome = match self.budget.lease() {
+        let outcome = match self.lease() {
             Ok(lease) => self.push_translated(&TenantId::single(), datagram, lease, translate).await,
-            Err(busy) => Err(self.busy(busy)),
+            Err(refusal) => Err(refusal),
         };
         if let Err(refusal) = outcome {
             let invalid = refusal.http == http::StatusCode::BAD_REQUEST;

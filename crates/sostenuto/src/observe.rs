@@ -72,7 +72,27 @@ pub fn ingester(metrics: &Metrics, ingester: &Ingester) {
         let ingester = ingester.clone();
         move || read(ingester.stats())
     };
-    metrics.gauge("sostenuto_ingester_live_bytes", "Memory of live spans", read(|s| s.live_bytes as f64));
+    let memory = ingester.clone();
+    metrics.gauges(
+        "sostenuto_ingester_memory_bytes",
+        "Memory of spans on their way into blocks",
+        "of",
+        move || {
+            let used = memory.memory().in_use();
+            let parts = [("requests", used.requests), ("live", used.live), ("blocks", used.flushing)];
+            parts.map(|(part, bytes)| (part.to_owned(), bytes as f64)).into()
+        },
+    );
+    metrics.gauge(
+        "sostenuto_ingester_memory_max_bytes",
+        "What it may take together, by ingester.max_memory",
+        read(|s| s.memory.bytes_max as f64),
+    );
+    metrics.counter(
+        "sostenuto_ingester_memory_refusals",
+        "How often a request was refused because that memory was used up",
+        read(|s| s.memory.refusals as f64),
+    );
     metrics.gauge(
         "sostenuto_ingester_cuts_waiting",
         "Stretches of live spans that wait for the object store",

@@ -216,7 +216,7 @@ fn state(
             let stats = live.stats();
             format!(
                 "blocks {place}\nlive {}, {} waiting\n",
-                bytes(stats.live_bytes as u64),
+                bytes(stats.memory.live as u64),
                 plural(stats.cuts_waiting, "cut")
             )
         }),

@@ -147,7 +147,12 @@ impl ChunkCache {
                     .with_recover_mode(RecoverMode::Quiet)
             }
         };
-        let cache = builder.build().await.map_err(|e| unusable(&e))?;
+        let cache = builder.build().await.map_err(|e| match &config.disk_path {
+            Some(path) if !local => {
+                StorageError::Config(format!("cache.disk_path {:?} cannot be used: {e}", path.display()))
+            }
+            _ => unusable(&e),
+        })?;
         let fetch_chunks = usize::try_from(config.fetch_memory.as_u64() / CHUNK_BYTES).unwrap_or(usize::MAX);
         let inner = Inner {
             store,

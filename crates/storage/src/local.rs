@@ -16,7 +16,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, ErrorKind, Write},
     ops::Range,
-    os::unix::fs::MetadataExt,
+    os::unix::fs::{FileExt, MetadataExt},
     path::{Path as FsPath, PathBuf},
     sync::{
         Arc,
@@ -36,6 +36,10 @@ use parking_lot::Mutex;
 
 /// More folders than this known to be durable are forgotten, and checked again. About 10 MB.
 const DURABLE_FOLDERS_MAX: usize = 100_000;
+
+/// A file goes to the disk in steps of this size, so that nobody else who waits for the disk, such as the write-ahead log,
+/// waits for a whole block.
+const SYNC_STEP_BYTES: usize = 512 << 10;
 
 /// Staging names tried for one put. Each name in the way is a crash of an earlier process in this very put.
 const STAGING_NAMES_MAX: usize = 1_000;
@@ -144,18 +148,19 @@ impl State {
     }
 
     fn put(&self, path: &FsPath, payload: &PutPayload, create: bool) -> Result<PutResult> {
-        let folder = path.parent().unwrap_or(&self.root);
-        self.ensure_folder(folder).map_err(generic)?;
-        let (mut file, staging) = match self.staging_file(path) {
-            Err(e) if e.kind() == ErrorKind::NotFound => {
-                // Someone removed a folder that we knew: make it again, once.
-                self.durable_folders.lock().clear();
-                self.ensure_folder(folder).and_then(|()| self.staging_file(path))
+        let (mut file, staging) = self.stage(path).map_err(generic)?;
+        let steps = payload.iter().flat_map(|part| part.chunks(SYNC_STEP_BYTES));
+        let mut unsynced = 0;
+        let mut write = |step: &[u8]| {
+            file.write_all(step)?;
+            unsynced += step.len();
+            if unsynced >= SYNC_STEP_BYTES {
+                unsynced = 0;
+                file.sync_data()?;
             }
-            opened => opened,
-        }
-        .map_err(generic)?;
-        let written = payload.iter().try_for_each(|part| file.write_all(part)).and_then(|()| file.sync_all());
+            Ok(())
+        };
+        let written = steps.into_iter().try_for_each(&mut write).and_then(|()| file.sync_all());
         let named = match written {
             Err(e) => {
                 let _ = fs::remove_file(&staging);
@@ -176,6 +181,20 @@ impl State {
         }
         self.sync_name(path)?;
         Ok(PutResult { e_tag: None, version: None })
+    }
+
+    /// A new file beside `path`, in a folder that is there.
+    fn stage(&self, path: &FsPath) -> io::Result<(File, PathBuf)> {
+        let folder = path.parent().unwrap_or(&self.root);
+        self.ensure_folder(folder)?;
+        match self.staging_file(path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                // Someone removed a folder that we knew: make it again, once.
+                self.durable_folders.lock().clear();
+                self.ensure_folder(folder).and_then(|()| self.staging_file(path))
+            }
+            opened => opened,
+        }
     }
 
     /// A new file beside `path`. A name that an earlier process left behind is passed over.
@@ -233,12 +252,11 @@ impl ObjectStore for DurableFileSystem {
     }
 
     async fn put_multipart_opts(&self, location: &Path, options: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
-        self.blocking(location, |state, path| {
-            state.ensure_folder(path.parent().unwrap_or(&state.root)).map_err(generic)
-        })
-        .await?;
-        let inner = self.inner.put_multipart_opts(location, options).await?;
-        Ok(Box::new(DurableUpload { inner, store: self.clone(), location: location.clone() }))
+        if !options.attributes.is_empty() {
+            return Err(Error::NotImplemented { operation: "attributes of an object".into(), implementer: self.to_string() });
+        }
+        let (file, staging) = self.blocking(location, |state, path| state.stage(&path).map_err(generic)).await?;
+        Ok(Box::new(DurableUpload { store: self.clone(), location: location.clone(), file: Arc::new(file), staging, end: 0 }))
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
@@ -316,33 +334,50 @@ fn sorted(listing: BoxStream<'static, Result<ObjectMeta>>) -> BoxStream<'static,
     .boxed()
 }
 
-/// An upload in parts whose file and folder are fsynced before it is complete. A crash in between can leave
-/// a name for a file with holes; nothing refers to the object before the upload has returned.
+/// An upload in parts, into a staging file that gets its name when it is complete and on the disk.
 #[derive(Debug)]
 struct DurableUpload {
-    inner: Box<dyn MultipartUpload>,
     store: DurableFileSystem,
     location: Path,
+    file: Arc<File>,
+    staging: PathBuf,
+    /// Where the next part begins.
+    end: u64,
 }
 
 #[async_trait]
 impl MultipartUpload for DurableUpload {
     fn put_part(&mut self, data: PutPayload) -> UploadPart {
-        self.inner.put_part(data)
+        let (file, mut at) = (self.file.clone(), self.end);
+        self.end += data.content_length() as u64;
+        let write = move || {
+            data.iter().flat_map(|part| part.chunks(SYNC_STEP_BYTES)).try_for_each(|step| {
+                file.write_all_at(step, at)?;
+                at += step.len() as u64;
+                file.sync_data()
+            })
+        };
+        Box::pin(async move {
+            match tokio::task::spawn_blocking(write).await {
+                Ok(written) => written.map_err(generic),
+                Err(e) => Err(Error::JoinError { source: e }),
+            }
+        })
     }
 
     async fn complete(&mut self) -> Result<PutResult> {
-        let result = self.inner.complete().await?;
+        let (file, staging) = (self.file.clone(), self.staging.clone());
         self.store
-            .blocking(&self.location, |state, path| {
-                File::open(&path).and_then(|file| file.sync_all()).map_err(generic)?;
+            .blocking(&self.location, move |state, path| {
+                file.sync_all().and_then(|()| fs::rename(&staging, &path)).map_err(generic)?;
                 state.sync_name(&path)
             })
             .await?;
-        Ok(result)
+        Ok(PutResult { e_tag: None, version: None })
     }
 
     async fn abort(&mut self) -> Result<()> {
-        self.inner.abort().await
+        let staging = self.staging.clone();
+        self.store.blocking(&self.location, move |_, _| fs::remove_file(staging).map_err(generic)).await
     }
 }

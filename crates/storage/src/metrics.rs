@@ -26,6 +26,11 @@ pub struct StorageMetrics {
     pub chunk_misses: Counter,
     /// Pieces that had to leave memory to make room. They go to the disk, if there is one.
     pub chunk_evictions: Counter,
+    /// Blocks that were open when they were asked for, and those whose sidecar had to be read.
+    pub sidecar_hits: Counter,
+    pub sidecar_misses: Counter,
+    /// Open blocks that had to be closed to make room.
+    pub sidecar_evictions: Counter,
     /// Requests for pieces to the store, and the bytes they brought.
     pub fetches: Counter,
     pub fetched_bytes: Counter,

@@ -5,6 +5,7 @@ use std::{collections::HashSet, sync::Arc};
 use block::{sidecar::Sidecar, writer::EncodedBlock};
 use futures::{StreamExt, TryStreamExt, future::BoxFuture, stream};
 use model::TenantId;
+use moka::notification::RemovalCause;
 use object_store::ObjectStore;
 use parking_lot::Mutex;
 use ulid::Ulid;
@@ -40,8 +41,9 @@ pub struct Cached {
     /// What was written to the disk cache since the start, and what was read from it.
     pub disk_written_bytes: u64,
     pub disk_read_bytes: u64,
-    /// Parsed sidecars.
+    /// Parsed sidecars of open blocks.
     pub sidecars_bytes: u64,
+    pub sidecars_bytes_max: u64,
 }
 
 /// Where all blocks of all tenants are. A handle; clones share everything.
@@ -51,6 +53,7 @@ pub struct Storage {
     keys: Keys,
     chunks: Arc<ChunkCache>,
     open_blocks: moka::future::Cache<Ulid, Arc<OpenBlock>>,
+    sidecars_bytes_max: u64,
     tables: moka::future::Cache<TenantId, Arc<Table>>,
     /// Folders that were seen to hold a table. Tables are never dropped.
     known_tenants: Arc<Mutex<HashSet<TenantId>>>,
@@ -98,8 +101,14 @@ impl Storage {
         let hedges_percent = if local { 0 } else { config.client.hedge_percent_max };
         let store: Arc<dyn ObjectStore> = Arc::new(Metered::new(store, metrics.clone(), hedges_percent));
         let chunks = ChunkCache::open(store.clone(), local, &config.cache, metrics.clone()).await?;
+        let leaving = metrics.clone();
         let open_blocks = moka::future::Cache::builder()
             .max_capacity(config.cache.sidecars_memory.as_u64())
+            .eviction_listener(move |_, _, cause: RemovalCause| {
+                if cause == RemovalCause::Size {
+                    leaving.sidecar_evictions.add(1);
+                }
+            })
             .weigher(|_, block: &Arc<OpenBlock>| u32::try_from(block.sidecar().memory_bytes()).unwrap_or(u32::MAX))
             .build();
         Ok(Self {
@@ -109,6 +118,7 @@ impl Storage {
             open_blocks,
             tables: moka::future::Cache::new(TABLES_MAX),
             known_tenants: Arc::default(),
+            sidecars_bytes_max: config.cache.sidecars_memory.as_u64(),
             table_config: config.table.clone(),
             metrics,
         })
@@ -208,6 +218,11 @@ impl Storage {
     }
 
     async fn open_once(&self, tenant: &TenantId, entry: &Arc<BlockEntry>) -> Result<Arc<OpenBlock>> {
+        if let Some(open) = self.open_blocks.get(&entry.id).await {
+            self.metrics.sidecar_hits.add(1);
+            return Ok(open);
+        }
+        self.metrics.sidecar_misses.add(1);
         let open = async {
             let keys = self.keys.table(tenant);
             let sidecar = OpenBlock::load_sidecar(&*self.store, &keys, entry, &self.metrics).await?;
@@ -251,7 +266,8 @@ impl Storage {
         let (memory_bytes, memory_bytes_max) = self.chunks.memory_bytes();
         let (disk_written_bytes, disk_read_bytes) = self.chunks.disk_bytes();
         let sidecars_bytes = self.open_blocks.weighted_size();
-        Cached { memory_bytes, memory_bytes_max, disk_written_bytes, disk_read_bytes, sidecars_bytes }
+        let sidecars_bytes_max = self.sidecars_bytes_max;
+        Cached { memory_bytes, memory_bytes_max, disk_written_bytes, disk_read_bytes, sidecars_bytes, sidecars_bytes_max }
     }
 
     /// Lets the disk cache finish. Nothing durable depends on it.

@@ -2,6 +2,7 @@
 
 mod azure;
 mod bad_input;
+mod cache_faults;
 mod client;
 mod clients;
 mod collector;
@@ -14,6 +15,7 @@ mod grafana;
 mod jaeger;
 mod kill;
 mod log_damage;
+mod overload;
 mod overrides;
 mod reader;
 mod replay;

@@ -117,7 +117,7 @@ async fn a_log_larger_than_memory_is_flushed_while_it_is_replayed() {
         fixture.push("a", i * 100..i * 100 + 100).await;
     }
     let (store, log) = fixture.crash();
-    let config = IngesterConfig { cut_bytes: ByteSize::kib(8), live_bytes_max: ByteSize::kib(256), ..config(log.path()) };
+    let config = IngesterConfig { cut_bytes: ByteSize::kib(8), memory_max: ByteSize::kib(384), ..config(log.path()) };
     let ingester = Ingester::open(config, storage(&store).await).await.unwrap();
     assert!(ingester.replayed().log.segments > 10);
     assert_eq!(ingester.replayed().spans, 2000);

@@ -16,7 +16,7 @@ async fn a_flush_moves_everything_into_the_table_and_frees_memory_and_log() {
     fixture.push("a", 0..100).await;
     fixture.push("b", 0..10).await;
     fixture.push("a", 100..200).await;
-    assert!(fixture.ingester.stats().live_bytes > 0);
+    assert!(fixture.ingester.stats().memory.live > 0);
     let report = fixture.ingester.flush().await.unwrap();
     assert_eq!((report.commits, report.blocks, report.spans, report.segments_removed), (2, 2, 210, 1));
 
@@ -27,7 +27,7 @@ async fn a_flush_moves_everything_into_the_table_and_frees_memory_and_log() {
     assert_eq!(snapshot.transactions, [(fixture.ingester.ingester_id().to_owned(), 1)].into());
     assert_eq!((snapshot.blocks[0].rows, snapshot.blocks[0].traces), (200, 20));
     let stats = fixture.ingester.stats();
-    assert_eq!((stats.live_bytes, stats.cuts_waiting, stats.flushed_spans), (0, 0, 210));
+    assert_eq!((stats.memory.live, stats.cuts_waiting, stats.flushed_spans), (0, 0, 210));
     assert!(stats.log.disk_bytes < 1000, "{} bytes of log", stats.log.disk_bytes);
 
     // Nothing to do is not a commit.
@@ -69,7 +69,7 @@ async fn spans_are_flushed_by_themselves_when_they_are_many_or_old() {
     for change in [
         (|config| IngesterConfig { cut_bytes: ByteSize::kib(1), ..config }) as fn(IngesterConfig) -> IngesterConfig,
         |config| IngesterConfig { live_age_max_ms: 1, ..config },
-        |config| IngesterConfig { live_bytes_max: ByteSize::kib(64), ..config },
+        |config| IngesterConfig { memory_max: ByteSize::kib(192), ..config },
     ] {
         let fixture = Fixture::with(change).await;
         fixture.push("a", 0..500).await;
@@ -80,7 +80,7 @@ async fn spans_are_flushed_by_themselves_when_they_are_many_or_old() {
 
 #[tokio::test]
 async fn while_the_store_is_away_spans_are_taken_until_memory_is_full_and_none_is_lost() {
-    let fixture = Fixture::with(|config| IngesterConfig { live_bytes_max: ByteSize::mib(1), ..config }).await;
+    let fixture = Fixture::with(|config| IngesterConfig { memory_max: ByteSize::mib(2), ..config }).await;
     fixture.push("a", 0..10).await;
     fixture.ingester.flush().await.unwrap();
     fixture.store.go_away();
@@ -91,9 +91,9 @@ async fn while_the_store_is_away_spans_are_taken_until_memory_is_full_and_none_i
             Err(refused) => break refused,
         }
     };
-    assert!(matches!(refused, PushError::LiveFull { .. }), "{refused}");
+    assert!(matches!(refused, PushError::Memory(_)), "{refused}");
     assert_eq!(refused.kind(), ErrorKind::Unavailable);
-    assert!(next > 500, "only {next} spans in a mebibyte");
+    assert!(next > 500, "only {next} spans in two mebibytes");
     let failed = fixture.ingester.flush().await.unwrap_err();
     assert!(matches!(failed, FlushError::Store { .. }), "{failed}");
 
@@ -101,7 +101,7 @@ async fn while_the_store_is_away_spans_are_taken_until_memory_is_full_and_none_i
     assert_eq!(fixture.found("a").await, each_once(0..next));
     fixture.ingester.flush().await.unwrap();
     assert_eq!(fixture.found("a").await, each_once(0..next));
-    assert_eq!(fixture.ingester.stats().live_bytes, 0);
+    assert_eq!(fixture.ingester.stats().memory.live, 0);
     fixture.push("a", [next]).await;
 }
 

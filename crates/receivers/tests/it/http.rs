@@ -191,15 +191,16 @@ async fn size_is_bounded_before_and_after_decompression() {
 
 #[tokio::test]
 async fn memory_of_all_requests_is_bounded() {
-    let server = Server::start(receivers::Config { requests_bytes_max: 64 << 10, ..config() }).await;
+    // Three quarters of it, 120 KiB, are for requests and live spans.
+    let server = Server::with_memory(config(), 160 << 10).await;
     let body = request((0..200).map(|_| span(1)).collect()).encode_to_vec();
     let small = post(&server, PROTOBUF, "", body[..0].to_vec()).await;
     assert_eq!(small.status(), StatusCode::OK);
     // The budget is used up by a request that does not end.
     let mut stuck = tokio::net::TcpStream::connect(server.http).await.unwrap();
-    let head = format!("POST /v1/traces HTTP/1.1\r\nhost: a\r\ncontent-type: {PROTOBUF}\r\ncontent-length: 70000\r\n\r\n");
+    let head = format!("POST /v1/traces HTTP/1.1\r\nhost: a\r\ncontent-type: {PROTOBUF}\r\ncontent-length: 100000\r\n\r\n");
     tokio::io::AsyncWriteExt::write_all(&mut stuck, head.as_bytes()).await.unwrap();
-    tokio::io::AsyncWriteExt::write_all(&mut stuck, &[0; 60 << 10]).await.unwrap();
+    tokio::io::AsyncWriteExt::write_all(&mut stuck, &[0; 90 << 10]).await.unwrap();
     loop {
         let response = post(&server, PROTOBUF, "", body.clone()).await;
         if response.status() == StatusCode::SERVICE_UNAVAILABLE {

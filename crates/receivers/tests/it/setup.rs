@@ -46,15 +46,25 @@ pub fn config() -> Config {
 
 impl Server {
     pub async fn start(config: Config) -> Self {
-        Self::with_rate(config, 100 << 20, 100 << 20).await
+        Self::with(config, 100 << 20, 100 << 20, IngesterConfig::default()).await
+    }
+
+    /// With so many bytes of memory for spans.
+    pub async fn with_memory(config: Config, bytes: u64) -> Self {
+        let memory_max = bytesize::ByteSize::b(bytes);
+        Self::with(config, 100 << 20, 100 << 20, IngesterConfig { memory_max, ..IngesterConfig::default() }).await
     }
 
     /// Rate and burst of a tenant in bytes.
     pub async fn with_rate(config: Config, rate: u64, burst: u64) -> Self {
+        Self::with(config, rate, burst, IngesterConfig::default()).await
+    }
+
+    async fn with(config: Config, rate: u64, burst: u64, ingester: IngesterConfig) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut storage = StorageConfig::default();
         storage.local.path = dir.path().join("blocks");
-        let ingester = IngesterConfig { wal_dir: dir.path().join("wal"), ..IngesterConfig::default() };
+        let ingester = IngesterConfig { wal_dir: dir.path().join("wal"), ..ingester };
         let storage = Storage::open(&storage).await.unwrap();
         let ingester = Ingester::open(ingester, storage.clone()).await.unwrap();
         let limits = distributor::Config {

@@ -26,7 +26,7 @@ impl Config {
             wal_queue_max: ByteSize(wal.queue_bytes.0),
             live_age_max_ms: millis(ingester.max_block_duration),
             cut_bytes: ByteSize(ingester.max_block_bytes.0),
-            live_bytes_max: ByteSize(ingester.max_live_traces_bytes.0),
+            memory_max: ByteSize(ingester.max_memory.0),
             flush_parallelism: ingester.concurrent_flushes,
             attribute_value_bytes_max: attribute_bytes.as_usize(),
             attributes_per_span_max: distributor.max_attributes_per_span,

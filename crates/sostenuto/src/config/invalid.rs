@@ -65,7 +65,7 @@ impl Config {
             ("overrides.defaults.ingestion.rate_limit_bytes", self.overrides.defaults.ingestion.rate_limit_bytes),
             ("overrides.defaults.ingestion.burst_size_bytes", self.overrides.defaults.ingestion.burst_size_bytes),
             ("ingester.max_block_bytes", self.ingester.max_block_bytes),
-            ("ingester.max_live_traces_bytes", self.ingester.max_live_traces_bytes),
+            ("ingester.max_memory", self.ingester.max_memory),
             ("compactor.max_block_bytes", self.compactor.max_block_bytes),
             ("compactor.max_job_bytes", self.compactor.max_job_bytes),
         ] {

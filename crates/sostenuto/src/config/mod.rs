@@ -175,8 +175,9 @@ pub struct Ingester {
     pub max_block_duration: GoDuration,
     /// ... or when this many bytes of requests have come.
     pub max_block_bytes: Size,
-    /// With more live data than this in memory, requests get a retryable refusal.
-    pub max_live_traces_bytes: Size,
+    /// Memory for spans on their way into blocks, of all tenants: requests in work, live spans, and a quarter for making
+    /// blocks. When it is used up, requests get a retryable refusal. The allocator takes about an eighth more.
+    pub max_memory: Size,
     /// Tenants whose blocks are made at the same time.
     pub concurrent_flushes: usize,
 }
@@ -187,7 +188,7 @@ impl Default for Ingester {
         Self {
             max_block_duration: GoDuration::from_millis(ingester.live_age_max_ms),
             max_block_bytes: Size(ingester.cut_bytes.as_u64()),
-            max_live_traces_bytes: Size(ingester.live_bytes_max.as_u64()),
+            max_memory: Size(ingester.memory_max.as_u64()),
             concurrent_flushes: ingester.flush_parallelism,
         }
     }

@@ -113,3 +113,94 @@ async fn a_disk_cache_that_vanishes_is_a_miss() {
     }
     storage.close().await;
 }
+
+/// What another version, or another program, left there, and what is written over it while it is in use.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn garbage_on_the_disk_is_never_an_answer() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let cache = folder.path().join("cache");
+    let memory: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let written = padded_block(0, 4_000, "a", 3_600);
+    let entry = storage_with(&memory, config()).await.put_merged_block(&tenant(), &written).await.unwrap();
+    let entry = Arc::new(entry);
+    for round in 0..3 {
+        // Left behind: first nothing, then files full of noise, longer and shorter than ours.
+        if round > 0 {
+            for (number, file) in files(&cache).into_iter().enumerate() {
+                std::fs::write(file, noise(round, (number + 1) * 3_000_000)).unwrap();
+            }
+            std::fs::write(cache.join("something else"), noise(round, 1_000)).unwrap();
+        }
+        let storage = storage_with(&memory, with_disk(folder.path(), 64)).await;
+        for _ in 0..2 {
+            assert!(read(&storage, &entry).await == written.data, "round {round}");
+        }
+        // In use, and written over in place: what was good is not there any more.
+        for file in files(&cache) {
+            let length = file.metadata().unwrap().len() as usize;
+            let over = std::fs::File::options().write(true).open(&file).unwrap();
+            std::os::unix::fs::FileExt::write_all_at(&over, &noise(round + 10, length), 0).unwrap();
+        }
+        for _ in 0..2 {
+            assert!(read(&storage, &entry).await == written.data, "round {round}, written over");
+        }
+        storage.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_disk_cache_that_cannot_be_made_is_told_at_the_start() {
+    let folder = tempfile::TempDir::new().unwrap();
+    std::fs::write(folder.path().join("cache"), "a file where a folder should be").unwrap();
+    let memory: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let mut config = with_disk(folder.path(), 64);
+    config.backend = storage::Backend::S3;
+    let error = Storage::with_store(memory, &config).await.err().expect("no cache can be there").to_string();
+    assert!(error.contains("cache.disk_path"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn open_blocks_are_bounded_and_counted() {
+    let memory: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let writer = storage_with(&memory, config()).await;
+    let mut entries = vec![];
+    for number in 0..20 {
+        entries.push(Arc::new(writer.put_block(&tenant(), &block(number * 10, 10, "a")).await.unwrap()));
+    }
+    let one = writer.open_block(&tenant(), &entries[0]).await.unwrap().sidecar().memory_bytes() as u64;
+    let mut config = config();
+    config.cache.sidecars_memory = bytesize::ByteSize::b(5 * one);
+    let storage = storage_with(&memory, config).await;
+    // What is over the bound leaves a little later, so they are asked for until it has.
+    let counts = storage.metrics();
+    let mut asked = 0;
+    while counts.sidecar_evictions.get() == 0 {
+        for entry in &entries {
+            storage.open_block(&tenant(), entry).await.unwrap();
+            storage.open_block(&tenant(), entry).await.unwrap();
+            asked += 2;
+        }
+    }
+    let (hits, misses, cached) = (counts.sidecar_hits.get(), counts.sidecar_misses.get(), storage.cached());
+    assert_eq!(hits + misses, asked);
+    assert!(hits > 0 && misses >= 20, "{hits} hits, {misses} misses");
+    assert_eq!(cached.sidecars_bytes_max, 5 * one);
+    assert!(cached.sidecars_bytes <= cached.sidecars_bytes_max, "{cached:?}");
+}
+
+fn files(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).collect();
+    files.sort();
+    files
+}
+
+fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    };
+    (0..length.div_ceil(8)).flat_map(|_| next()).take(length).collect()
+}
