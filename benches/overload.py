@@ -92,7 +92,8 @@ class MinIo:
         (work / "minio/traces").mkdir(parents=True)
         self.process = subprocess.Popen(
             [a.minio, "server", "--quiet", "--address", f"127.0.0.1:{MINIO}", "--console-address", "127.0.0.1:0", str(work / "minio")],
-            env={**os.environ, "MINIO_ROOT_USER": KEY, "MINIO_ROOT_PASSWORD": KEY, "MINIO_UPDATE": "off"}, stdout=subprocess.DEVNULL)
+            env={**os.environ, "MINIO_ROOT_USER": KEY, "MINIO_ROOT_PASSWORD": KEY, "MINIO_UPDATE": "off"},
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def __enter__(self):
         for _ in range(600):

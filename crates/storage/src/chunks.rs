@@ -117,6 +117,9 @@ impl ChunkCache {
         metrics: Arc<StorageMetrics>,
     ) -> Result<Self> {
         let unusable = |e: &dyn std::fmt::Display| StorageError::Config(format!("the chunk cache cannot be made: {e}"));
+        let unusable_path = |path: &std::path::Path, e: &dyn std::fmt::Display| {
+            StorageError::Config(format!("cache.disk_path {:?} cannot be used: {e}", path.display()))
+        };
         let memory = HybridCacheBuilder::new()
             .with_name("chunks")
             .with_policy(HybridCachePolicy::WriteOnEviction)
@@ -131,9 +134,10 @@ impl ChunkCache {
             None => memory.storage(),
             Some(path) => {
                 let capacity = usize::try_from(config.disk_capacity.as_u64()).map_err(|e| unusable(&e))?;
-                let device = FsDeviceBuilder::new(path).with_capacity(capacity).build().map_err(|e| {
-                    StorageError::Config(format!("cache.disk_path {:?} cannot be used: {e}", path.display()))
-                })?;
+                // The builder makes the folder too, and panics if it cannot.
+                std::fs::create_dir_all(path).map_err(|e| unusable_path(path, &e))?;
+                let device = FsDeviceBuilder::new(path).with_capacity(capacity).build();
+                let device = device.map_err(|e| unusable_path(path, &e))?;
                 memory
                     .storage()
                     .with_io_engine_config(PsyncIoEngineConfig::new())
@@ -148,9 +152,7 @@ impl ChunkCache {
             }
         };
         let cache = builder.build().await.map_err(|e| match &config.disk_path {
-            Some(path) if !local => {
-                StorageError::Config(format!("cache.disk_path {:?} cannot be used: {e}", path.display()))
-            }
+            Some(path) if !local => unusable_path(path, &e),
             _ => unusable(&e),
         })?;
         let fetch_chunks = usize::try_from(config.fetch_memory.as_u64() / CHUNK_BYTES).unwrap_or(usize::MAX);
