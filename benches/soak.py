@@ -4,10 +4,11 @@
 usage: soak.py [--minutes M] [--rate SPANS_PER_S] [--binary PATH] [--out PREFIX] [--memory-mb MAX]
 
 Starts `sostenuto serve` on a fresh folder and sends it traces of now at a steady rate, and now and then a burst of traces of
-an hour that is long over, which is merged at once. Retention looks at all of them and keeps an hour, the least there is: it
-deletes in runs that take longer. Meanwhile it asks for traces by id
+an hour that is long over, which is merged at once, and which retention deletes some minutes later. Meanwhile it asks for traces by id
 (each must have all of its spans, once), searches, and computes rates. Every five seconds it writes a line of figures to
-PREFIX.csv, and at the end PREFIX.svg: memory, latency, blocks, requests, over time. It exits with 1 if an acknowledged trace
+PREFIX.csv, and at the end PREFIX.svg: memory, latency, blocks, requests, over time. What queries keep in memory is bounded so that
+the bound is met early: from then on, and when what they look at no longer grows (after five minutes), memory and latency should be
+flat. It exits with 1 if an acknowledged trace
 was incomplete or doubled, a query failed, or memory passed the limit given. Needs nothing but Python 3.
 """
 import argparse, csv, http.client, json, pathlib, random, shutil, statistics, sys, tempfile, threading, time, urllib.parse
@@ -18,6 +19,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 SPANS = 8           # of a trace
 SAMPLE_S = 5
 OLD_EVERY_S = 30    # a burst of an old hour
+ASKED_S = 300       # back from now, of searches and rates
 ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 ap.add_argument("--minutes", type=float, default=20)
 ap.add_argument("--rate", type=int, default=4000)
@@ -124,8 +126,8 @@ def ask(world, server, seed):
             # Retention lets the hour of now alone.
             trace = dice.choice(world.acknowledged)[0] if world.acknowledged else None
         now = int(time.time())
-        questions = [("search", "/api/search?" + urllib.parse.urlencode({"q": "{ status = error }", "limit": 20, "start": now - 900, "end": now + 60})),
-                     ("rate", "/api/metrics/query_range?" + urllib.parse.urlencode({"q": "{ } | rate() by (resource.service.name)", "start": now - 900, "end": now, "step": "15s"}))]
+        questions = [("search", "/api/search?" + urllib.parse.urlencode({"q": "{ status = error }", "limit": 20, "start": now - ASKED_S, "end": now + 60})),
+                     ("rate", "/api/metrics/query_range?" + urllib.parse.urlencode({"q": "{ } | rate() by (resource.service.name)", "start": now - ASKED_S, "end": now, "step": "15s"}))]
         if trace:
             questions.append(("trace", f"/api/v2/traces/{trace}"))
         name, path = dice.choice(questions)
@@ -231,7 +233,7 @@ def run(world, server):
 def main():
     work = pathlib.Path(tempfile.mkdtemp(prefix="sostenuto-soak-"))
     server = Server(a.binary, work, "{interval: 5s, settled_after: 30s, removed_block_grace: 90s, sweep_interval: 20s}",
-                    tenant="retention: {keep: 1h}", more="ingester: {max_block_duration: 15s}\nquery_frontend: {api_timeout: 30s}")
+                    tenant="retention: {keep: 3m}", more="ingester: {max_block_duration: 15s}\nquery_frontend: {api_timeout: 30s, columns_memory: 64MiB}")
     world = World()
     try:
         with server:

@@ -8,8 +8,9 @@ use traceql::ast::QueryBody;
 
 use super::{GoDuration, invalid::Invalid};
 
-/// What a time to keep must be at least: an hour's traces go together.
-const KEEP_MIN: Duration = Duration::from_secs(3600);
+/// What a time to keep must be at least. It counts from the end of an hour, so even this keeps what is new for an hour on
+/// average; anything shorter is a slip of the unit.
+const KEEP_MIN: Duration = Duration::from_secs(60);
 /// Each rule is a query over everything that becomes old.
 const RULES_MAX: usize = 32;
 
@@ -46,7 +47,7 @@ pub(super) fn rules(key: &'static str, tenant: Option<&str>, config: &RetentionR
     };
     let keep = |what: &str, keep: Option<GoDuration>| match keep {
         Some(GoDuration(keep)) if keep < KEEP_MIN => {
-            Err(fail(what, "keep must be at least 1h; leave it out to keep for ever"))
+            Err(fail(what, "keep must be at least 1m; leave it out to keep for ever"))
         }
         keep => Ok(keep.map(|keep| keep.0)),
     };

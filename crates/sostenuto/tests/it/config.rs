@@ -206,8 +206,8 @@ fn retention_is_read_and_its_mistakes_are_explained() {
         ("{rules: [{query: '{ }'}, {query: '{ stat', keep: 7d}]}", "rule 2: the query cannot be read"),
         ("{rules: [{keep: 7d}]}", "needs a query or a sample"),
         ("{rules: [{sample: 1.5, keep: 7d}]}", "at most 1"),
-        ("{keep: 5m}", "at least 1h"),
-        ("{rules: [{sample: 0.5, keep: 0s}]}", "at least 1h"),
+        ("{keep: 5s}", "at least 1m"),
+        ("{rules: [{sample: 0.5, keep: 0s}]}", "at least 1m"),
     ] {
         let message = mistake(&format!("overrides: {{defaults: {{retention: {rules}}}}}\n"));
         assert!(message.contains(words) && !message.contains('\n'), "{rules} gives {message:?}");
