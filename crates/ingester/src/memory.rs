@@ -101,6 +101,10 @@ impl Memory {
         }
     }
 
+    pub fn bytes_max(&self) -> usize {
+        self.inner.bytes_max
+    }
+
     /// Bytes of live spans.
     pub fn live(&self) -> usize {
         self.inner.live.load(Relaxed)

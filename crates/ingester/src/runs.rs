@@ -15,6 +15,10 @@ use crate::memory::Memory;
 
 /// A full run. Two of them are worth two units of parallel work to a query, and take about 10 MiB.
 pub const RUN_ROWS_MAX: usize = 16_384;
+/// A run of large spans is full at this part of the memory: making it takes as much again, for a moment.
+const RUN_SHARE: usize = 8;
+/// ... but not below this.
+const RUN_BYTES_MIN: usize = 1 << 20;
 /// Runs of one size that are merged into one, which is then of the next size.
 const MERGE_RUNS: usize = 8;
 
@@ -39,7 +43,7 @@ pub struct Runs {
 impl Runs {
     pub fn new(limits: AttributeLimits, memory: Memory) -> Self {
         Self {
-            builder: SpanBatchBuilder::new(limits),
+            builder: SpanBatchBuilder::new(limits).with_bytes_max((memory.bytes_max() / RUN_SHARE).max(RUN_BYTES_MIN)),
             sealed: Vec::new(),
             next_number: 0,
             merging: false,
