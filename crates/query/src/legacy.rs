@@ -1,4 +1,7 @@
 //! Tempo's old tag search: every tag has to match somewhere in the trace, not on one span.
+//!
+//! Texts of service and span names, and of the attributes that Tempo keeps in columns of their own, match in part;
+//! others as a whole.
 
 use std::ops::Range;
 
@@ -7,6 +10,7 @@ use block::schema;
 use traceql::ast::{Attribute, AttributeName, Intrinsic, Scope, SpanOfName};
 
 use crate::{
+    expected::EXPECTED,
     layout::Layout,
     reader::Reader,
     request::QueryError,
@@ -55,7 +59,10 @@ impl Tags {
                 "root.service.name" => (intrinsic(Intrinsic::RootServiceName), Match::Substring),
                 "root.name" => (intrinsic(Intrinsic::RootName), Match::Substring),
                 "status.code" => (intrinsic(Intrinsic::Status), Match::Status),
-                _ => (vec![key(Scope::Span, tag), key(Scope::Resource, tag)], Match::Equal),
+                _ => match EXPECTED.iter().find(|(_, expected)| expected == tag) {
+                    Some((scope, _)) => (vec![key(*scope, tag)], Match::Substring),
+                    None => (vec![key(Scope::Span, tag), key(Scope::Resource, tag)], Match::Equal),
+                },
             };
             Tag { names, text: text.clone(), how }
         });
@@ -107,7 +114,7 @@ impl Tag {
         match (self.how, value) {
             (Match::Substring, Value::String(text)) => text.contains(&self.text),
             (Match::Equal, Value::String(text)) => *text == self.text,
-            (Match::Equal, Value::Int(number)) => self.text.parse() == Ok(*number),
+            (Match::Substring | Match::Equal, Value::Int(number)) => self.text.parse() == Ok(*number),
             // An unknown word asks for unset, as it always did.
             (Match::Status, Value::Status(status)) => match self.text.as_str() {
                 word @ ("ok" | "error") => status_word(*status) == word,

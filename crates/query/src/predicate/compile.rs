@@ -41,19 +41,15 @@ struct Compiler<'a> {
 impl Compiler<'_> {
     fn condition(&self, expr: &FieldExpr) -> Result<Expr, QueryError> {
         Ok(match expr {
-            // Columns cannot say which row is another's parent.
-            FieldExpr::Attribute(_) | FieldExpr::Compare { .. } | FieldExpr::Exists { .. } | FieldExpr::In { .. }
-                if parents::asked_by(expr) =>
-            {
-                self.by_row(expr)?
-            }
+            // Columns cannot say which row is another's parent; and one part of an operation may be asked only about the rows
+            // that the other leaves open, where a parent is missing. What all has to hold is taken apart and asked about all rows.
+            FieldExpr::And(left, right) => and(self.condition(left)?, self.condition(right)?),
+            _ if parents::asked_by(expr) => self.by_row(expr)?,
             FieldExpr::Static(Static::Bool(value), _) => constant(*value),
             FieldExpr::Static(..) => constant(false),
-            FieldExpr::And(left, right) => and(self.condition(left)?, self.condition(right)?),
             FieldExpr::Or(left, right) => or(self.condition(left)?, self.condition(right)?),
             FieldExpr::Attribute(attribute) => self.compare_bool(attribute, true),
             FieldExpr::Not(operand) => match &**operand {
-                FieldExpr::Attribute(attribute) if attribute.of_parent => self.by_row(expr)?,
                 FieldExpr::Attribute(attribute) => self.compare_bool(attribute, false),
                 operand => complement(self.condition(operand)?),
             },

@@ -15,6 +15,7 @@ mod fuzz;
 mod growing;
 mod lookup;
 mod naive;
+mod old_search;
 mod paging;
 mod partial;
 mod places;

@@ -110,6 +110,26 @@ async fn two_sides_of_a_call_share_an_id_and_others_leave_the_trace_without_stru
     .await;
 }
 
+#[tokio::test]
+async fn a_condition_on_parents_sees_all_spans_also_where_few_are_left_to_decide() {
+    // A chain of twelve.
+    let rows: Vec<Row> = (1..=12).map(|id| span(1, id, id - 1, id)).collect();
+    let all_but = |left_out: u64| (1..=12).filter(|id| *id != left_out).collect::<Vec<u64>>();
+    check(
+        &rows,
+        &[
+            ("{ !(name = \"n3\" && parent.name = \"n2\") }", &all_but(3)),
+            ("{ !(parent.name = \"n2\" && name = \"n3\") }", &all_but(3)),
+            ("{ name != \"n3\" || parent.name = \"n2\" }", &(1..=12).collect::<Vec<u64>>()),
+            ("{ name != \"n3\" || parent.name = \"n1\" }", &all_but(3)),
+            ("{ name = \"n3\" && parent.name = \"n2\" }", &[3]),
+            ("{ (name = \"n3\" && parent.name = \"n2\") || (name = \"n5\" && parent.name = \"n4\") }", &[3, 5]),
+            ("{ (name = \"n3\" && parent.name = \"n2\") = true }", &[3]),
+        ],
+    )
+    .await;
+}
+
 /// A root, a child and two grandchildren, each with attributes.
 fn family() -> Vec<Row> {
     let mut rows = vec![span(1, 1, 0, 0), span(1, 2, 1, 10), span(1, 3, 2, 20), span(1, 4, 2, 30)];
