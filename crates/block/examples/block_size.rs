@@ -1,7 +1,7 @@
 //! What a block of given traffic costs: bytes per span and per column, and CPU time per stage.
 //!
 //! `cargo run --release -p sostenuto-block --example block_size -- DIR [--batches N] [--level N] [--page-rows N]
-//! [--group-rows N] [--out FILE]`
+//! [--packed-page-rows N] [--group-rows N] [--out FILE]`
 //! reads DIR/*.otlp (`ExportTraceServiceRequest` messages), builds N batches of them, merges those, encodes a block.
 
 use std::{
@@ -33,6 +33,7 @@ fn main() -> Result<(), Failure> {
             "--batches" => batches = value()?.parse()?,
             "--level" => options.zstd_level = value()?.parse()?,
             "--page-rows" => options.page_rows = value()?.parse()?,
+            "--packed-page-rows" => options.packed_page_rows = value()?.parse()?,
             "--group-rows" => options.row_group_rows = value()?.parse()?,
             "--out" => out = Some(PathBuf::from(value()?)),
             _ => dir = Some(PathBuf::from(arg)),

@@ -11,7 +11,7 @@ mod trace_filter;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use model::AttributeScope;
+use model::{AttributeScope, TraceId};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader, ParquetMetaDataWriter};
 use serde::{Deserialize, Serialize};
@@ -91,6 +91,11 @@ impl Sidecar {
     pub fn chunk_is_intact(&self, chunk: usize, bytes: &[u8]) -> bool {
         self.chunk_crcs.get(chunk) == Some(&crc32c(bytes))
     }
+}
+
+/// The hash of a trace id that filters are over, and whatever else is to agree with them.
+pub fn trace_hash(id: &TraceId) -> u64 {
+    trace_filter::hash(&id.0)
 }
 
 /// Makes the sidecar of a data file anew: byte for byte the one its writer made.

@@ -16,10 +16,15 @@ use zstd::bulk::Compressor;
 
 use crate::error::BlockError;
 
+/// What every page is tried with: strong levels lose to it where values look random, as digits of ids do.
+const QUICK_LEVEL: i32 = 1;
+
 /// Compresses pages; one for a whole file.
 pub(super) struct Codec {
     level: i32,
     compressor: Option<Compressor<'static>>,
+    /// If the level is a stronger one.
+    quick: Option<Compressor<'static>>,
 }
 
 impl Codec {
@@ -29,7 +34,8 @@ impl Codec {
             0 => None,
             level => Some(Compressor::new(level).map_err(compression_failed)?),
         };
-        Ok(Self { level, compressor })
+        let quick = (level > QUICK_LEVEL).then(|| Compressor::new(QUICK_LEVEL).map_err(compression_failed)).transpose()?;
+        Ok(Self { level, compressor, quick })
     }
 
     fn compression(&self) -> Result<Compression, BlockError> {
@@ -40,10 +46,10 @@ impl Codec {
     }
 
     fn compress(&mut self, page: Vec<u8>) -> Result<Bytes, BlockError> {
-        Ok(match &mut self.compressor {
-            None => page.into(),
-            Some(compressor) => compressor.compress(&page).map_err(compression_failed)?.into(),
-        })
+        let Some(compressor) = &mut self.compressor else { return Ok(page.into()) };
+        let strong = compressor.compress(&page).map_err(compression_failed)?;
+        let quick = self.quick.as_mut().map(|quick| quick.compress(&page)).transpose().map_err(compression_failed)?;
+        Ok(quick.filter(|quick| quick.len() < strong.len()).unwrap_or(strong).into())
     }
 }
 

@@ -62,7 +62,7 @@ pub(super) fn properties(columns: &Schema, options: &WriterOptions) -> Result<Wr
         .set_created_by("sostenuto".into())
         .set_compression(compression)
         .set_max_row_group_row_count(None)
-        .set_data_page_row_count_limit(options.page_rows)
+        .set_data_page_row_count_limit(options.packed_page_rows)
         .set_dictionary_page_size_limit(DICTIONARY_PAGE_BYTES)
         .set_column_index_truncate_length(Some(STATISTICS_BYTES))
         .set_statistics_truncate_length(Some(STATISTICS_BYTES));
@@ -80,12 +80,30 @@ pub(super) fn properties(columns: &Schema, options: &WriterOptions) -> Result<Wr
         let layout = layout(leaf.path().parts(), leaf.physical_type());
         let path = leaf.path().clone();
         let in_list = path.parts().len() > 1;
+        if let Some(bytes) = fine(leaf.name()).filter(|_| !in_list) {
+            properties = properties.set_column_data_page_size_limit(path.clone(), options.page_rows * bytes);
+        }
+        if leaf.name() == schema::SPAN_ID && options.zstd_level > 1 {
+            // Random bytes: nothing is found in them, however long it is looked for.
+            properties = properties.set_column_compression(path.clone(), Compression::ZSTD(ZstdLevel::try_new(1)?));
+        }
         properties = properties
             .set_column_dictionary_enabled(path.clone(), layout.dictionary && in_list)
             .set_column_encoding(path.clone(), layout.encoding)
             .set_column_statistics_enabled(path, layout.statistics);
     }
     Ok(properties.set_sorting_columns(Some(sorting)))
+}
+
+/// The bytes of a value of the columns whose pages are small: which rows a trace has, and what does not pack better in larger
+/// ones.
+fn fine(name: &str) -> Option<usize> {
+    match name {
+        schema::TRACE_ID => Some(16),
+        schema::SPAN_ID | schema::PARENT_SPAN_ID => Some(8),
+        schema::START_TIME | schema::DURATION | schema::TRACE_START | schema::TRACE_DURATION => Some(8),
+        _ => None,
+    }
 }
 
 fn layout(path: &[String], kind: Type) -> Layout {

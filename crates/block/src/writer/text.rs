@@ -18,7 +18,7 @@ use super::columns::{DICTIONARY_PAGE_BYTES, DICTIONARY_REPEATS_MIN, STATISTICS_B
 use crate::error::BlockError;
 
 /// A page of plain text ends behind the row that takes it past so many bytes.
-const PLAIN_PAGE_BYTES: usize = 1 << 20;
+const PLAIN_PAGE_BYTES: usize = 256 << 10;
 /// Below this many set rows a dictionary is never too large.
 const FEW: usize = 64;
 const UNKNOWN: u32 = u32::MAX;

@@ -32,7 +32,7 @@ use crate::build::{Row, build, check_invariants, expected, requests, rows_in, te
 
 /// Small enough that a few spans make several row groups and pages.
 fn small_blocks() -> WriterOptions {
-    WriterOptions { row_group_rows: 7, page_rows: 3, ..Default::default() }
+    WriterOptions { row_group_rows: 7, page_rows: 3, packed_page_rows: 3, ..Default::default() }
 }
 
 fn batch_of(requests: &[Vec<u8>]) -> SpanBatch {
@@ -292,7 +292,7 @@ fn dictionaries_hold_only_what_their_rows_use() {
 #[test]
 fn row_groups_end_between_traces() {
     let batch = batch_of(&[traffic(40, 10)]);
-    let options = WriterOptions { row_group_rows: 35, page_rows: 12, ..Default::default() };
+    let options = WriterOptions { row_group_rows: 35, page_rows: 12, packed_page_rows: 12, ..Default::default() };
     let block = encode(&batch, &options).unwrap();
     let sidecar = Sidecar::parse(&block.sidecar).unwrap();
     assert_eq!(sidecar.footer.num_row_groups(), 14, "three traces of ten rows fit 35 rows");
@@ -311,7 +311,7 @@ fn row_groups_end_between_traces() {
 #[test]
 fn columns_are_encoded_and_indexed_as_documented() {
     let batch = batch_of(&[traffic(400, 10)]);
-    let block = encode(&batch, &WriterOptions { page_rows: 500, ..Default::default() }).unwrap();
+    let block = encode(&batch, &WriterOptions { page_rows: 500, packed_page_rows: 500, ..Default::default() }).unwrap();
     let footer = Sidecar::parse(&block.sidecar).unwrap().footer;
     let group = footer.row_group(0);
     let column_index = footer.column_index().unwrap();
@@ -428,6 +428,43 @@ fn a_block_can_be_written_in_steps() {
     check_same_rows(&batch.records, &read(&stepwise));
     let groups = |block: &EncodedBlock| Sidecar::parse(&block.sidecar).unwrap().footer.num_row_groups();
     assert_eq!(groups(&stepwise), groups(&at_once));
+}
+
+#[test]
+fn columns_that_say_the_same_are_stored_once() {
+    let mut request = ExportTraceServiceRequest::decode(&traffic(40, 10)[..]).unwrap();
+    for span in request.resource_spans.iter_mut().flat_map(|r| &mut r.scope_spans).flat_map(|s| &mut s.spans) {
+        let copy = KeyValue { key: "a.copy".into(), ..span.attributes[0].clone() };
+        span.attributes.push(copy);
+    }
+    let batch = batch_of(&[request.encode_to_vec()]);
+    let options = WriterOptions { row_group_rows: 150, page_rows: 40, packed_page_rows: 40, ..Default::default() };
+    let block = encode(&batch, &options).unwrap();
+    check_same_rows(&batch.records, &read(&block));
+    assert_eq!(sidecar::rebuild_from(&block.data).unwrap(), block.sidecar);
+    let footer = Sidecar::parse(&block.sidecar).unwrap().footer;
+    assert_eq!(footer.num_row_groups(), 3);
+    let mut end = 4;
+    for (group, pages) in footer.row_groups().iter().zip(footer.offset_index().unwrap()) {
+        let at = |name: &str| group.columns().iter().position(|column| column.column_path().string() == name).expect(name);
+        let (copy, route) = (at("span.a.copy"), at("span.route"));
+        assert_eq!(group.column(copy).byte_range(), group.column(route).byte_range());
+        assert_eq!(pages[copy], pages[route]);
+        assert!(pages[route].page_locations().len() > 2);
+        // Behind each other without gaps, each once.
+        let places: BTreeSet<(u64, u64)> = group.columns().iter().map(|column| column.byte_range()).collect();
+        assert!(places.len() < group.num_columns());
+        for (start, length) in places {
+            assert_eq!(start, end);
+            end = start + length;
+        }
+        for (column, pages) in group.columns().iter().zip(pages) {
+            let (start, length) = column.byte_range();
+            let (first, last) = (&pages.page_locations()[0], pages.page_locations().last().unwrap());
+            assert!(first.offset as u64 >= start);
+            assert_eq!(last.offset as u64 + last.compressed_page_size as u64, start + length);
+        }
+    }
 }
 
 #[test]

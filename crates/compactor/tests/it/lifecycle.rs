@@ -78,7 +78,7 @@ async fn flushed(storage: &Storage, rows: &[Row], parts: usize) {
         // What a block has columns for differs from block to block.
         let rows_min = [1, 8, 1_000_000][number % 3];
         let policy = PromotionPolicy { rows_min, ..PromotionPolicy::default() };
-        let options = WriterOptions { row_group_rows: 40, page_rows: 8, ..WriterOptions::default() };
+        let options = WriterOptions { row_group_rows: 40, page_rows: 8, packed_page_rows: 8, ..WriterOptions::default() };
         flush(storage, &blocks(part, number as u64 + 1, &policy, &options), number as i64 + 1).await;
     }
 }

@@ -80,7 +80,7 @@ proptest! {
             from = end;
         }
         // Of one window, whatever the times are.
-        let options = WriterOptions { row_group_rows, page_rows: 5, window_nano: i64::MAX, ..WriterOptions::default() };
+        let options = WriterOptions { row_group_rows, page_rows: 5, packed_page_rows: 5, window_nano: i64::MAX, ..WriterOptions::default() };
         let blocks: Vec<EncodedBlock> =
             parts.iter().zip(1..).map(|(part, n)| encode(Ulid::from_parts(n, 0), part, &options)).collect();
 

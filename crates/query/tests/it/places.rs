@@ -61,7 +61,7 @@ pub static FRUGAL: LazyLock<PromotionPolicy> =
 
 /// Pages are not compressed: making the contexts for it takes longer than anything else with so few rows.
 pub fn small_row_groups(rows: usize) -> WriterOptions {
-    WriterOptions { zstd_level: 0, row_group_rows: rows, page_rows: 16, ..WriterOptions::default() }
+    WriterOptions { zstd_level: 0, row_group_rows: rows, page_rows: 16, packed_page_rows: 16, ..WriterOptions::default() }
 }
 
 /// The rows cut into at most so many stretches.
