@@ -19,7 +19,7 @@ async fn main() -> ExitCode {
     };
     let mut config = CompactorConfig { settled_after: Duration::ZERO, ..CompactorConfig::default() };
     if let Some(level) = arguments.next().and_then(|text| text.parse().ok()) {
-        config.zstd_level = level;
+        (config.zstd_level, config.last_zstd_level) = (level, level);
     }
     if let Some(mib) = arguments.next().and_then(|text| text.parse::<u64>().ok()) {
         config.block_bytes_max = mib << 20;

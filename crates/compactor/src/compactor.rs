@@ -16,12 +16,13 @@ use futures::{FutureExt, StreamExt, stream};
 use model::TenantId;
 use parking_lot::{Mutex, RwLock};
 use query::Engine;
-use storage::{ClaimOutcome, Commit, Snapshot, Storage, StorageError, SweepAges, Swept, Table};
+use storage::{ClaimOutcome, Commit, Snapshot, Storage, StorageError, SweepAges, Swept, Table, TraceIndexes};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::CompactorConfig,
     error::JobError,
+    index,
     job::{self, Made},
     memory::Memory,
     policy::{self, Job, Known},
@@ -31,6 +32,8 @@ use crate::{
     wary::{self, Way},
 };
 
+/// The work on indexes is claimed under this name, for the whole table.
+const INDEXES: &str = "index";
 /// The longest pause after rounds that failed.
 const PAUSE_MAX: Duration = Duration::from_secs(300);
 
@@ -144,13 +147,19 @@ impl Compactor {
             if stop.is_cancelled() {
                 break;
             }
-            // What is no longer kept need not be merged.
+            // What is no longer kept need not be merged, and what is merged next need not be in an index.
+            let mut here = Round::default();
             for done in [
                 self.retain(tenant, now_unix_ms, stop).await,
                 self.compact(tenant, now_unix_ms, stop, &due).await,
             ] {
-                round.add(done.unwrap_or_else(|error| Round::failed(told(error.into(), Some(tenant)))));
+                here.add(done.unwrap_or_else(|error| Round::failed(told(error.into(), Some(tenant)))));
             }
+            if !here.more && !stop.is_cancelled() {
+                let done = self.index(tenant, now_unix_ms, stop).await;
+                here.add(done.unwrap_or_else(|error| Round::failed(told(error.into(), Some(tenant)))));
+            }
+            round.add(here);
         }
         inner.stats.due.store(due.into_inner(), Relaxed);
         inner.stats.aside.store(inner.memory.lock().values().map(Memory::aside).sum::<usize>() as u64, Relaxed);
@@ -330,7 +339,7 @@ impl Compactor {
         }
         let merging = async {
             let merge = tracer::child(span.as_ref(), "merge");
-            let made = job::merge(&inner.storage, tenant, &snapshot.blocks, inputs, None, &inner.config).await?;
+            let made = job::merge(&inner.storage, tenant, &snapshot.blocks, inputs, None, job.last, &inner.config).await?;
             drop(merge);
             let (block, rows_in, rows_out) = match made {
                 Made::Barrier(barrier) => {
@@ -394,6 +403,46 @@ impl Compactor {
         })
     }
 
+    /// Makes an index of trace ids, if the tenant's blocks call for one.
+    async fn index(&self, tenant: &TenantId, now_unix_ms: u64, stop: &CancellationToken) -> Result<Round, StorageError> {
+        let inner = &self.0;
+        let snapshot = inner.storage.table(tenant).await?.snapshot();
+        let plan = |indexes: &TraceIndexes| {
+            let memories = inner.memory.lock();
+            let aside = |block| memories.get(tenant).is_some_and(|memory| memory.is_aside(block));
+            index::plan(indexes, &snapshot.blocks, &aside, &inner.config, now_unix_ms)
+        };
+        if plan(&*inner.storage.trace_indexes(tenant).await).is_none() {
+            return Ok(Round::default());
+        }
+        let until = now_unix_ms.saturating_add(millis(inner.config.claim_lasts));
+        let work = |_: &[String]| Some(INDEXES.to_owned());
+        let ClaimOutcome::Ours(claim) = inner.storage.claim(tenant, INDEXES, work, now_unix_ms, until).await? else {
+            inner.stats.claimed_elsewhere.fetch_add(1, Relaxed);
+            return Ok(Round { left: 1, ..Round::default() });
+        };
+        let making = async {
+            // Another compactor may have made it meanwhile.
+            let Some(work) = plan(&*inner.storage.look_for_trace_indexes(tenant).await) else { return Ok(Round::default()) };
+            let made = index::make(&inner.storage, tenant, work).await?;
+            inner.stats.indexes.fetch_add(1, Relaxed);
+            tracing::debug!(%tenant, index = %made.id, blocks = made.blocks.len(), entries = made.entries, "made an index of traces");
+            Ok::<_, JobError>(Round { more: true, ..Round::default() })
+        };
+        let done = tokio::select! {
+            done = making => done,
+            _ = stop.cancelled() => Ok(Round::default()),
+        };
+        claim.release().await;
+        Ok(done.unwrap_or_else(|error| {
+            let blamed = error.speaks_against(std::iter::empty());
+            if blamed.iter().all(|id| snapshot.block(*id).is_some()) {
+                self.remember(tenant, |memory| memory.strike(tenant, &blamed));
+            }
+            Round::failed(told(error, Some(tenant)))
+        }))
+    }
+
     /// Deletes files that no reader needs at this moment, of every tenant.
     pub async fn sweep(&self, now_unix_ms: u64, stop: &CancellationToken) {
         let config = &self.0.config;
@@ -408,8 +457,8 @@ impl Compactor {
             }
             match self.0.storage.sweep(&tenant, ages, now_unix_ms).await {
                 Ok(swept) if swept != Swept::default() => {
-                    let Swept { files, bytes, log_files, claims } = swept;
-                    tracing::info!(%tenant, files, bytes, log_files, claims, "deleted the files of blocks that are no longer in the table, and what it no longer needs of its log");
+                    let Swept { files, bytes, log_files, claims, indexes } = swept;
+                    tracing::info!(%tenant, files, bytes, log_files, claims, indexes, "deleted the files of blocks that are no longer in the table, and what it no longer needs of its log");
                 }
                 Ok(_) => {}
                 Err(error) => drop(told(error.into(), Some(&tenant))),

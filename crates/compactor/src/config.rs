@@ -21,8 +21,13 @@ pub struct CompactorConfig {
     pub job_bytes_max: u64,
     /// Jobs at the same time.
     pub jobs_max: usize,
-    /// Zstandard level of compacted blocks, 1 to 22.
+    /// Zstandard level of merged blocks that will be merged again, 1 to 22.
     pub zstd_level: i32,
+    /// The level of those that will hardly be: large ones, and what is merged in windows that have settled.
+    pub last_zstd_level: i32,
+    /// An index of trace ids is made of so many settled blocks that none covers. Fewer are asked one by one for a trace: a
+    /// read each. 0: no index is ever made.
+    pub index_blocks_min: usize,
     /// How long a claim keeps other compactors away from a window: longer than a job takes.
     pub claim_lasts: Duration,
     /// The files of a removed block stay this long for readers of older snapshots: longer than the longest query plus
@@ -45,6 +50,8 @@ impl Default for CompactorConfig {
             job_bytes_max: 256 << 20,
             jobs_max: 1,
             zstd_level: 6,
+            last_zstd_level: 15,
+            index_blocks_min: 16,
             claim_lasts: Duration::from_secs(300),
             removed_kept: Duration::from_secs(900),
             orphans_kept: Duration::from_secs(86_400),

@@ -27,13 +27,15 @@ pub enum Made {
     Barrier(Ulid),
 }
 
-/// Merges `inputs`, which are in received order, leaving out the traces of `without`. `blocks` is the whole table.
+/// Merges `inputs`, which are in received order, leaving out the traces of `without`. `blocks` is the whole table; `last`
+/// says that the result will hardly be merged again.
 pub async fn merge(
     storage: &Storage,
     tenant: &TenantId,
     blocks: &[Arc<BlockEntry>],
     inputs: &[Arc<BlockEntry>],
     without: Option<Arc<HashSet<TraceId>>>,
+    last: bool,
     config: &CompactorConfig,
 ) -> Result<Made, JobError> {
     let opening = inputs.iter().map(|entry| {
@@ -52,7 +54,8 @@ pub async fn merge(
         let input = Input::new(&block.sidecar().footer, None, batch_bytes);
         streams.push(input.map_err(|e| JobError::input(block.entry().id, e))?);
     }
-    let options = WriterOptions { zstd_level: config.zstd_level, ..WriterOptions::default() };
+    let zstd_level = if last { config.last_zstd_level } else { config.zstd_level };
+    let options = WriterOptions { zstd_level, ..WriterOptions::default() };
     let mut merge = MergeStream::new(order::merged_id(inputs), streams, promotion, options, without);
     loop {
         let stepped = tokio::task::spawn_blocking(move || {

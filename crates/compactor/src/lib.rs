@@ -9,6 +9,7 @@
 mod compactor;
 mod config;
 mod error;
+pub mod index;
 pub mod input;
 mod job;
 mod memory;

@@ -17,6 +17,8 @@ use crate::config::CompactorConfig;
 
 /// In a settled window, the largest block may be so many times as large as the others together.
 const SETTLED_RATIO_MAX: u64 = 16;
+/// A block of this part of the largest size is merged once or twice more, if at all.
+const LARGE: u64 = 4;
 /// Rows of a row group of a block at the most: what a merge holds of each input.
 const ROW_GROUP_ROWS: u64 = 100_000;
 
@@ -26,6 +28,8 @@ pub struct Job {
     pub window: String,
     /// In the order in which their spans were received.
     pub inputs: Vec<Arc<BlockEntry>>,
+    /// What it makes will hardly be merged again.
+    pub last: bool,
 }
 
 /// What the compactor has learnt about blocks.
@@ -70,6 +74,7 @@ pub fn plan(blocks: &[Arc<BlockEntry>], known: Known<'_>, config: &CompactorConf
             jobs.extend(runs(&stretch, settled, config).into_iter().map(|run| Job {
                 window: window.to_owned(),
                 inputs: run.iter().map(|block| Arc::clone(block)).collect(),
+                last: settled || run.iter().map(|block| block.size_bytes).sum::<u64>() >= config.block_bytes_max / LARGE,
             }));
         }
     }

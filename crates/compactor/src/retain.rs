@@ -149,7 +149,7 @@ pub async fn changes(
             continue;
         }
         let inputs = [Arc::clone(entry)];
-        let made = job::merge(storage, tenant, &inputs, &inputs, Some(Arc::new(without)), config).await?;
+        let made = job::merge(storage, tenant, &inputs, &inputs, Some(Arc::new(without)), true, config).await?;
         let Made::Stored { block: Some(new), rows_out, .. } = made else {
             unreachable!("one block has none between, and some of its traces stay")
         };

@@ -16,6 +16,7 @@ pub struct Stats {
     pub(crate) expirations: AtomicU64,
     pub(crate) expired_spans: AtomicU64,
     pub(crate) expired_bytes: AtomicU64,
+    pub(crate) indexes: AtomicU64,
     pub(crate) aside: AtomicU64,
     pub(crate) due: AtomicU64,
 }
@@ -44,6 +45,8 @@ pub struct CompactorStats {
     pub expirations: u64,
     pub expired_spans: u64,
     pub expired_bytes: u64,
+    /// Indexes of trace ids that were made.
+    pub indexes: u64,
     /// Blocks set aside at this moment, because jobs with them failed twice.
     pub aside: u64,
     /// Blocks that waited to be merged at the last look.
@@ -66,6 +69,7 @@ impl Stats {
             expirations: of(&self.expirations),
             expired_spans: of(&self.expired_spans),
             expired_bytes: of(&self.expired_bytes),
+            indexes: of(&self.indexes),
             aside: of(&self.aside),
             due: of(&self.due),
         }

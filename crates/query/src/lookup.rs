@@ -1,8 +1,9 @@
 //! One trace by its id, where the tenant's blocks are not all known.
 //!
 //! Other questions need every block: which traces lie in several places follows from the ids in all of them. For one trace
-//! its filters say where it may be, so only sidecars are opened, of blocks that overlap the time the caller names, and rows
-//! are read of the blocks whose filter does not rule it out. If the trace reaches beyond the time, so does the search.
+//! indexes over many blocks say where it is, and the filters of blocks that no index covers, or that are known, where it may
+//! be. Only sidecars of such blocks are opened, that overlap the time the caller names, and rows are read of those whose
+//! filter does not rule it out. If the trace reaches beyond the time, so does the search.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -108,6 +109,11 @@ impl Engine {
                 }
                 None => true,
             });
+            let unknown: Vec<Arc<BlockEntry>> =
+                due.iter().filter(|entry| filters.may_hold(tenant, entry.id, &id).is_none()).cloned().collect();
+            let without = self.storage().blocks_without(tenant, &id, &unknown).await;
+            due.retain(|entry| !without.contains(&entry.id));
+            without.iter().for_each(|_| reads.trail.prune(Pruned::Traces));
             let held = holders.len();
             let mut opening = stream::iter(due)
                 .map(|entry| async move {

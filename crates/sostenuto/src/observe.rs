@@ -311,6 +311,18 @@ pub fn storage(metrics: &Metrics, storage: &Storage) {
         "Claims of compactors that did not come back, deleted",
         read(|c| &c.claims_cleaned),
     );
+    metrics.counter("sostenuto_storage_trace_index_reads", "Ranges of indexes of traces that were read", read(|c| &c.trace_index_reads));
+    metrics.counter(
+        "sostenuto_storage_trace_index_failures",
+        "Indexes of traces that could not be read; their blocks were asked one by one",
+        read(|c| &c.trace_index_failures),
+    );
+    metrics.counter("sostenuto_storage_trace_indexes_written", "Indexes of traces stored", read(|c| &c.trace_indexes_written));
+    metrics.counter(
+        "sostenuto_storage_trace_indexes_written_bytes",
+        "Bytes of those indexes",
+        read(|c| &c.trace_indexes_written_bytes),
+    );
     metrics.counter(
         "sostenuto_storage_pieces_evicted",
         "Pieces that had to leave memory to make room",

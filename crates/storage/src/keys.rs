@@ -7,11 +7,12 @@
 //! <prefix>/<tenant>/traces/_delta_log/<version>.checkpoint.parquet
 //! <prefix>/<tenant>/traces/_delta_log/_last_checkpoint     a hint, never needed
 //! <prefix>/<tenant>/traces/_claims/<window>/<number>       who works on a window, 10 digits
+//! <prefix>/<tenant>/traces/_index/<ulid>.traces            an index of trace ids over many blocks
 //! <prefix>/_overrides/<tenant>/<version>.json               a tenant's limits, 20 digits
 //! <prefix>/_probe-<ulid>                                   the start-up probe; lives for a moment
 //! ```
 //!
-//! `_side` begins with an underscore, so that a foreign VACUUM of the table leaves it alone. A window is a
+//! Names with an underscore a foreign VACUUM of the table leaves alone. A window is a
 //! UTC hour, `2026-11-21T07`: it has no character that Delta would want percent-encoded in a path.
 
 use chrono::DateTime;
@@ -23,6 +24,7 @@ use crate::error::{Result, StorageError};
 
 const TABLE: &str = "traces";
 const SIDECARS: &str = "_side";
+const INDEXES: &str = "_index";
 const LOG: &str = "_delta_log";
 const CLAIMS: &str = "_claims";
 const OVERRIDES: &str = "_overrides";
@@ -167,6 +169,21 @@ impl TableKeys {
         location.prefix_matches(&self.log()) && Self::log_file(location).is_some()
     }
 
+    /// The indexes of trace ids.
+    pub fn trace_indexes(&self) -> Path {
+        self.root.clone().join(INDEXES)
+    }
+
+    pub fn trace_index(&self, id: Ulid) -> Path {
+        self.trace_indexes().join(format!("{id}.traces"))
+    }
+
+    /// The id of an index of this table; `None` for any other object.
+    pub fn trace_index_of(&self, location: &Path) -> Option<Ulid> {
+        let id = Ulid::from_string(location.filename()?.strip_suffix(".traces")?).ok()?;
+        (self.trace_index(id) == *location).then_some(id)
+    }
+
     /// The block that a data file or a sidecar of this table belongs to; `None` for any other object.
     pub fn block_of(&self, location: &Path) -> Option<Ulid> {
         let mut parts = location.prefix_match(&self.root)?;
@@ -247,8 +264,13 @@ mod tests {
             "2026-11-21T07/part-0.parquet",
             "_delta_log/00000000000000000010.checkpoint.parquet",
             "_claims/2026-11-21T07/0000000001",
+            "_index/01ARZ3NDEKTSV4RRFFQ69G5FAV.traces",
         ] {
             assert_eq!(of(stranger), None, "{stranger}");
+        }
+        assert_eq!(keys.trace_index_of(&keys.trace_index(block)), Some(block));
+        for stranger in ["_index/01arz3ndektsv4rrffq69g5fav.traces", "_index/x.traces", "_side/01ARZ3NDEKTSV4RRFFQ69G5FAV.traces"] {
+            assert_eq!(keys.trace_index_of(&Path::from(format!("a/t/traces/{stranger}"))), None, "{stranger}");
         }
     }
 

@@ -23,6 +23,7 @@ mod storage;
 mod store;
 mod sweep;
 mod table;
+mod trace_index;
 mod upload;
 
 pub use claim::{Claim, ClaimOutcome};
@@ -39,3 +40,4 @@ pub use overrides::TenantDocument;
 pub use storage::{Cached, Storage};
 pub use sweep::{SweepAges, Swept};
 pub use table::{Commit, Committed, Outcome, Snapshot, Table};
+pub use trace_index::{IndexBuilder, IndexHead, IndexedBlock, TraceIndexes};

@@ -47,6 +47,11 @@ pub struct StorageMetrics {
     pub log_files_cleaned: Counter,
     /// Claims of processes that did not come back, and that were deleted.
     pub claims_cleaned: Counter,
+    /// Ranges of indexes of traces that were read, indexes that could not be, and those that were written.
+    pub trace_index_reads: Counter,
+    pub trace_index_failures: Counter,
+    pub trace_indexes_written: Counter,
+    pub trace_indexes_written_bytes: Counter,
     /// Requests to the store by kind. Each part of a large object is a put, each page of a listing a list, each range a
     /// get; repeats by the client after an error are not seen.
     pub puts: Counter,

@@ -3,6 +3,7 @@
 use std::{collections::HashSet, sync::Arc};
 
 use block::{sidecar::Sidecar, writer::EncodedBlock};
+use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, future::BoxFuture, stream};
 use model::TenantId;
 use moka::notification::RemovalCause;
@@ -23,12 +24,17 @@ use crate::{
     open_block::OpenBlock,
     store,
     table::Table,
+    trace_index::TraceIndexes,
     upload,
 };
 
 /// Tables kept open. One that falls out is opened again by its next use: a GET, a LIST and the commits
 /// since its checkpoint.
 const TABLES_MAX: u64 = 10_000;
+/// Memory of the heads of indexes of traces: of some 400,000 blocks.
+const INDEX_HEADS_BYTES: u64 = 32 << 20;
+/// Memory of ranges of such indexes: of the last 200.
+const INDEX_RANGES_BYTES: u64 = 32 << 20;
 /// Folders looked into at once for whether they hold a table.
 const PARALLEL_LISTS: usize = 16;
 
@@ -55,6 +61,9 @@ pub struct Storage {
     open_blocks: moka::future::Cache<Ulid, Arc<OpenBlock>>,
     sidecars_bytes_max: u64,
     tables: moka::future::Cache<TenantId, Arc<Table>>,
+    indexes: moka::future::Cache<TenantId, Arc<TraceIndexes>>,
+    /// By index and number.
+    index_ranges: moka::future::Cache<(Ulid, u32), Bytes>,
     /// Folders that were seen to hold a table. Tables are never dropped.
     known_tenants: Arc<Mutex<HashSet<TenantId>>>,
     table_config: TableConfig,
@@ -111,12 +120,22 @@ impl Storage {
             })
             .weigher(|_, block: &Arc<OpenBlock>| u32::try_from(block.sidecar().memory_bytes()).unwrap_or(u32::MAX))
             .build();
+        let indexes = moka::future::Cache::builder()
+            .max_capacity(INDEX_HEADS_BYTES)
+            .weigher(|_, indexes: &Arc<TraceIndexes>| u32::try_from(indexes.memory_bytes()).unwrap_or(u32::MAX))
+            .build();
+        let index_ranges = moka::future::Cache::builder()
+            .max_capacity(INDEX_RANGES_BYTES)
+            .weigher(|_, range: &Bytes| u32::try_from(range.len()).unwrap_or(u32::MAX))
+            .build();
         Ok(Self {
             store,
             keys,
             chunks: Arc::new(chunks),
             open_blocks,
             tables: moka::future::Cache::new(TABLES_MAX),
+            indexes,
+            index_ranges,
             known_tenants: Arc::default(),
             sidecars_bytes_max: config.cache.sidecars_memory.as_u64(),
             table_config: config.table.clone(),
@@ -172,7 +191,9 @@ impl Storage {
 
     async fn open_table(&self, tenant: &TenantId) -> Result<Arc<Table>> {
         let open = async {
-            Table::open(self.log_of(tenant), &self.table_config).await.map(Arc::new)
+            // Beside each other: a lookup that comes next need not wait for heads.
+            let (table, _) = futures::join!(Table::open(self.log_of(tenant), &self.table_config), self.trace_indexes(tenant));
+            table.map(Arc::new)
         };
         self.tables.try_get_with_by_ref(tenant, open).await.map_err(|e| StorageError::clone(&e))
     }
@@ -246,6 +267,19 @@ impl Storage {
 
     pub(crate) fn keys(&self) -> &Keys {
         &self.keys
+    }
+
+    /// Whether the block's sidecar is in memory.
+    pub(crate) fn is_open(&self, block: Ulid) -> bool {
+        self.open_blocks.contains_key(&block)
+    }
+
+    pub(crate) fn indexes(&self) -> &moka::future::Cache<TenantId, Arc<TraceIndexes>> {
+        &self.indexes
+    }
+
+    pub(crate) fn index_ranges(&self) -> &moka::future::Cache<(Ulid, u32), Bytes> {
+        &self.index_ranges
     }
 
     pub(crate) fn log_of(&self, tenant: &TenantId) -> Log {

@@ -1,4 +1,5 @@
-//! Deleting what no table needs: files of blocks that it does not have, old files of its log, forgotten claims.
+//! Deleting what no table needs: files of blocks that it does not have, indexes of such blocks, old files of its log,
+//! forgotten claims.
 //!
 //! A file goes if its block is not in the table's newest snapshot and either was removed from it long enough ago
 //! that no reader works on an older snapshot, or never was in it and is so old that nobody is still about to commit
@@ -8,16 +9,17 @@
 //! Which files of the log go, [`crate::delta::clean`] says. A claim goes a day after it was made: it has expired, and
 //! nobody will take it over any more.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use futures::{StreamExt, TryStreamExt, future::BoxFuture};
 use model::TenantId;
-use object_store::{Error, ObjectStore, path::Path};
+use object_store::{Error, ObjectMeta, ObjectStore, path::Path};
 use ulid::Ulid;
 
 use crate::{
     error::{Result, StorageError},
     storage::Storage,
+    trace_index::{needless, read_head},
 };
 
 /// Files that one sweep of a table deletes at the most; the next goes on.
@@ -41,6 +43,8 @@ pub struct Swept {
     /// Files of the log.
     pub log_files: u64,
     pub claims: u64,
+    /// Indexes of traces.
+    pub indexes: u64,
 }
 
 impl Storage {
@@ -58,7 +62,7 @@ impl Storage {
 
         let store = self.object_store();
         let mut files: Vec<(Ulid, Path, u64, i64)> = Vec::new();
-        let (mut log, mut claims) = (Vec::new(), Vec::new());
+        let (mut log, mut claims, mut indexes) = (Vec::new(), Vec::new(), Vec::new());
         let mut listing = store.list(Some(&root));
         while let Some(file) = listing.try_next().await.map_err(|e| StorageError::store("list", &root, e))? {
             if keys.is_log_file(&file.location) {
@@ -67,6 +71,10 @@ impl Storage {
             }
             if keys.is_claim(&file.location) {
                 claims.push(file);
+                continue;
+            }
+            if let Some(id) = keys.trace_index_of(&file.location) {
+                indexes.push((id, file));
                 continue;
             }
             let Some(block) = keys.block_of(&file.location) else { continue };
@@ -89,6 +97,8 @@ impl Storage {
         claims.retain(|claim| claim.last_modified.timestamp_millis() < orphan_before);
         swept.claims = self.delete(&root, claims.into_iter().map(|claim| claim.location).collect()).await?;
         self.metrics().claims_cleaned.add(swept.claims);
+        let crcs = snapshot.blocks.iter().map(|block| (block.id, block.chunks_crc32c)).collect();
+        swept.indexes = self.sweep_indexes(tenant, &indexes, &crcs, (removed_before, orphan_before)).await?;
         if let Some(kept_ms) = self.log_kept_ms() {
             let mut expendable = self.log_of(tenant).expendable(&log, kept_ms).await?;
             expendable.truncate(FILES_MAX);
@@ -98,7 +108,7 @@ impl Storage {
             }
             self.metrics().log_files_cleaned.add(swept.log_files);
         }
-        let sizes: std::collections::HashMap<Path, u64> = files.iter().map(|file| (file.1.clone(), file.2)).collect();
+        let sizes: HashMap<Path, u64> = files.iter().map(|file| (file.1.clone(), file.2)).collect();
         let locations = futures::stream::iter(files.into_iter().map(|file| Ok(file.1))).boxed();
         let mut deleted = store.delete_stream(locations);
         let mut failed = None;
@@ -119,6 +129,34 @@ impl Storage {
             Some(e) => Err(StorageError::store("delete files of", &root, e)),
             None => Ok(swept),
         }
+    }
+
+    /// Indexes stay as long for readers as blocks do, and damaged ones as long as strange files.
+    async fn sweep_indexes(
+        &self,
+        tenant: &TenantId,
+        listed: &[(Ulid, ObjectMeta)],
+        blocks: &HashMap<Ulid, u32>,
+        (removed_before, orphan_before): (i64, i64),
+    ) -> Result<u64> {
+        let keys = self.table_keys(tenant);
+        let (mut heads, mut gone) = (Vec::new(), Vec::new());
+        for (id, object) in listed {
+            let written = object.last_modified.timestamp_millis();
+            match read_head(&*self.object_store(), &keys, *id, object.size).await {
+                Ok(head) => heads.push((head, written)),
+                Err(StorageError::Corrupt { .. }) if written < orphan_before => gone.push(*id),
+                Err(StorageError::Corrupt { .. }) => {}
+                Err(error) if error.is_not_found() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        gone.extend(needless(&heads, blocks, removed_before));
+        let deleted = self.delete(keys.root(), gone.iter().map(|id| keys.trace_index(*id)).collect()).await?;
+        if deleted > 0 {
+            self.look_for_trace_indexes(tenant).await;
+        }
+        Ok(deleted)
     }
 
     /// How many there were. What is not there any more is as good as deleted.

@@ -61,7 +61,7 @@ pub(crate) async fn put_block(store: &Arc<dyn ObjectStore>, keys: &TableKeys, bl
     Ok((entry, sidecar))
 }
 
-async fn put(store: &Arc<dyn ObjectStore>, key: &Path, bytes: &Bytes) -> Result<()> {
+pub(crate) async fn put(store: &Arc<dyn ObjectStore>, key: &Path, bytes: &Bytes) -> Result<()> {
     let failed = |e| StorageError::store("write", key, e);
     if bytes.len() <= SINGLE_PUT_BYTES_MAX {
         store.put(key, bytes.clone().into()).await.map_err(failed)?;

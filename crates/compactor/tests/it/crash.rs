@@ -1,17 +1,23 @@
 //! The store fails at every single operation of compaction and of the deletion after it, in four ways. Every time each
 //! span is there once, readers of the snapshot before can read on, and a new process brings the work to its end.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use block::{promotion::PromotionPolicy, writer::WriterOptions};
 use compactor::{Compactor, CompactorConfig};
 use futures::TryStreamExt;
+use model::TraceId;
 use object_store::{ObjectStore, memory::InMemory};
+use storage::{IndexHead, Snapshot};
 use test_stores::{Outage, TestStore};
 use tokio_util::sync::CancellationToken;
+use ulid::Ulid;
 
 use crate::{
-    fixture::{LATER_UNIX_MS, blocks, eager, flush, ledger, open, settle, snapshot},
+    fixture::{LATER_UNIX_MS, blocks, eager, flush, ledger, open, settle, snapshot, tenant},
     spans::{Row, rows},
 };
 
@@ -38,7 +44,7 @@ async fn prepared() -> Prepared {
 
 fn config() -> CompactorConfig {
     // A crashed process's claims must not keep the next one away for long: the tests' clock goes on.
-    eager()
+    CompactorConfig { index_blocks_min: 1, ..eager() }
 }
 
 /// What anybody finds is either from before or from after each commit: no span is missing.
@@ -61,6 +67,36 @@ async fn all_is_done(store: &Arc<TestStore>, prepared: &Prepared, context: &str)
     let files = files(&store.inner).await;
     assert_eq!(files.len(), 2 * done.blocks.len(), "{context}: {files:?}");
     assert_eq!(ledger(&store.inner, &done).await, prepared.ledger, "{context}");
+    indexed(store, prepared, context).await;
+}
+
+/// Every block is in an index, indexes say of every trace where it is, and none is left that is not needed.
+async fn indexed(store: &Arc<TestStore>, prepared: &Prepared, context: &str) {
+    let storage = open(store).await;
+    let done = snapshot(&storage).await;
+    let indexes = storage.trace_indexes(&tenant()).await;
+    let objects: Vec<_> = store.inner.list(None).try_collect().await.expect("a listing");
+    let objects = objects.iter().filter(|object| object.location.as_ref().ends_with(".traces")).count();
+    assert_eq!(objects, indexes.heads().len(), "{context}");
+    let needed: BTreeSet<_> = done.blocks.iter().map(|block| indexes.of(block).expect(context).id).collect();
+    assert_eq!(needed.len(), objects, "{context}");
+    let mut places: BTreeMap<TraceId, BTreeSet<Ulid>> = BTreeMap::new();
+    for block in &done.blocks {
+        let mut alone = Snapshot::clone(&done);
+        alone.blocks = vec![block.clone()];
+        for (trace, ..) in ledger(&store.inner, &alone).await.into_keys() {
+            places.entry(TraceId::from_slice(&trace).expect("16 bytes")).or_default().insert(block.id);
+        }
+    }
+    assert!(!places.is_empty() && places.len() <= prepared.ledger.len(), "{context}");
+    let mut entries = 0;
+    for (trace, holders) in &places {
+        let without = storage.blocks_without(&tenant(), trace, &done.blocks).await;
+        assert!(holders.iter().all(|block| !without.contains(block)), "{context}");
+        entries += holders.len() as u64;
+    }
+    let alive = |head: &IndexHead| head.blocks.iter().filter(|block| done.block(block.id).is_some()).map(|block| u64::from(block.traces)).sum::<u64>();
+    assert!(indexes.heads().iter().map(|head| alive(head)).sum::<u64>() >= entries, "{context}");
 }
 
 async fn files(store: &InMemory) -> Vec<String> {

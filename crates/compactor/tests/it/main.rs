@@ -2,6 +2,7 @@
 
 mod crash;
 mod fixture;
+mod indexing;
 mod lifecycle;
 mod merging;
 mod retaining;

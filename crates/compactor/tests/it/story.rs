@@ -91,7 +91,7 @@ async fn start(storage: &Storage, log: &Path) -> Ingester {
 }
 
 fn compaction(storage: &Storage, inputs_max: usize) -> Compactor {
-    Compactor::new(CompactorConfig { inputs_max, zstd_level: 0, ..eager() }, storage.clone())
+    Compactor::new(CompactorConfig { inputs_max, zstd_level: 0, last_zstd_level: 0, ..eager() }, storage.clone())
 }
 
 /// Traces with an odd number go after a day.
@@ -99,7 +99,7 @@ fn retention(storage: &Storage) -> Compactor {
     let rule = Rule { query: Some("{ span.kept = \"yes\" }".to_owned()), sample: 1.0, keep: None };
     let retentions = Retentions { default: Retention { rules: vec![rule], keep: Some(DAY) }, ..Retentions::default() };
     // Blocks too large to be merged.
-    Compactor::with_retention(CompactorConfig { block_bytes_max: 1, zstd_level: 0, ..eager() }, storage.clone(), engine(storage), retentions)
+    Compactor::with_retention(CompactorConfig { block_bytes_max: 1, zstd_level: 0, last_zstd_level: 0, ..eager() }, storage.clone(), engine(storage), retentions)
 }
 
 /// Traces over all windows, of one request.

@@ -2,15 +2,17 @@
 
 use std::{num::NonZeroUsize, sync::Arc};
 
+use arrow::array::AsArray;
 use model::TraceId;
 use object_store::{ObjectStore, memory::InMemory};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use proto::{
     otlp::{resource::v1::Resource, trace::v1::Span},
     tempopb::PartialStatus,
 };
 use query::{Engine, EngineConfig, NoLiveData, TimeRange, TraceRequest};
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use storage::{Backend, Commit, OpenBlock, Storage, StorageConfig};
+use storage::{Backend, Commit, IndexBuilder, OpenBlock, Storage, StorageConfig};
 use test_stores::{Fault, Kind, TestStore};
 use ulid::Ulid;
 
@@ -156,6 +158,109 @@ async fn a_trace_among_a_thousand_blocks_costs_what_its_filters_say() {
     assert!(requests(Kind::Get, ".side") <= 5, "{}", requests(Kind::Get, ".side"));
     // A time in which it is not.
     assert_eq!(lookup(&other, first[600], hour(300)).await, 0);
+}
+
+/// Indexes over the first blocks of the table, so many each.
+async fn index(memory: &InMemory, sizes: &[usize]) {
+    let storage = open(&TestStore::over(memory.clone())).await;
+    let snapshot = storage.table(&tenant()).await.unwrap().snapshot();
+    let mut blocks = snapshot.blocks.iter();
+    for size in sizes {
+        let mut builder = IndexBuilder::default();
+        for entry in blocks.by_ref().take(*size) {
+            let number = builder.block(entry);
+            let block = storage.open_block(&tenant(), entry).await.unwrap();
+            let data = block.read(&[0..entry.size_bytes]).await.unwrap().remove(0);
+            let mut traces = vec![];
+            for records in ParquetRecordBatchReaderBuilder::try_new(data).unwrap().build().unwrap() {
+                let records = records.unwrap();
+                let ids = records.column_by_name("trace_id").unwrap().as_fixed_size_binary();
+                traces.extend(ids.iter().flatten().filter_map(TraceId::from_slice));
+            }
+            traces.dedup();
+            traces.iter().for_each(|id| builder.trace(number, id));
+        }
+        storage.put_trace_index(&tenant(), builder).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_indexes_a_trace_among_a_thousand_blocks_costs_three_reads_one_after_the_other() {
+    let (memory, first) = stored().await;
+    let sizes = [400, 300, 200, 100];
+    index(&memory, &sizes).await;
+    let store = TestStore::over(memory.clone());
+    let requests = |kind, part: &str| store.count(kind, part);
+
+    // Nothing passes but in three rounds: a range of each index, the sidecar of the one block, its rows.
+    let cold = engine(&store).await;
+    store.rule(|_| Fault::Stall);
+    let rounds = async {
+        for (part, number) in [("_index/", sizes.len()), (".side", 1), (".parquet", 1)] {
+            while requests(Kind::Get, part) < number {
+                tokio::task::yield_now().await;
+            }
+            if part == ".parquet" {
+                store.go_away();
+            }
+            store.go_on();
+        }
+    };
+    let (spans, ()) = tokio::join!(lookup(&cold, first[600], None), rounds);
+    assert_eq!(spans, 1);
+    assert_eq!(store.log().len(), sizes.len() + 2, "{:?}", store.log());
+    println!("cold, no time: {} ranges of indexes with {} bytes, 1 sidecar, 1 read of data", sizes.len(), store.bytes(Kind::Get, "_index/"));
+    store.heal();
+
+    // Ranges that were read stay in memory; here each index has one.
+    let mut most = 0;
+    for trace in first.iter().step_by(41) {
+        store.clear_log();
+        assert_eq!(lookup(&cold, *trace, None).await, 1);
+        most = most.max(store.log().len());
+    }
+    println!("warm, no time: {most} requests at most");
+    // A sidecar, rows, and news of the log.
+    assert!(most <= 3, "{most}");
+
+    // With a time, only the blocks of that time: too few to ask an index.
+    let other = engine(&store).await;
+    assert_eq!(lookup(&other, first[600], hour(600)).await, 1);
+    assert_eq!((requests(Kind::Get, "_index/"), requests(Kind::Get, ".side"), requests(Kind::Get, ".parquet")), (0, 1, 1));
+
+    // Of traces that are nowhere, hardly any opens a block.
+    let mut rng = StdRng::seed_from_u64(19);
+    let fresh = engine(&store).await;
+    store.clear_log();
+    for _ in 0..2_000 {
+        assert_eq!(lookup(&fresh, rng.random(), None).await, 0);
+    }
+    let opened = requests(Kind::Get, ".side");
+    println!("{opened} blocks opened for 2,000 traces that are nowhere");
+    assert!(opened <= 10, "{opened}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_index_costs_time_at_the_worst_and_never_an_answer() {
+    let (memory, first) = stored().await;
+    // The last hundred blocks are in no index.
+    index(&memory, &[600, 300]).await;
+    for fault in [Fault::Before, Fault::Hidden, Fault::Flip, Fault::Short] {
+        for while_opening in [true, false] {
+            let store = TestStore::over(memory.fork());
+            let rule = move |asked: &test_stores::Asked| if asked.key.as_ref().contains("_index") { fault } else { Fault::None };
+            if while_opening {
+                store.rule(rule);
+            }
+            let engine = engine(&store).await;
+            store.rule(rule);
+            for block in [0, 300, 650, 950] {
+                assert_eq!(lookup(&engine, first[block], None).await, 1, "{fault:?}");
+            }
+            assert_eq!(lookup(&engine, LONG, None).await, 3, "{fault:?}");
+            assert_eq!(lookup(&engine, u128::MAX, None).await, 0, "{fault:?}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

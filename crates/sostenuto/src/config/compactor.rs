@@ -25,6 +25,10 @@ pub struct Compactor {
     pub concurrent_jobs: usize,
     /// 1 to 22. Higher is smaller and slower.
     pub zstd_level: i32,
+    /// The same for blocks that will hardly be merged again: large ones, and those of settled windows.
+    pub last_zstd_level: i32,
+    /// From so many settled blocks an index of trace ids is made, that spares lookups a read for each. 0: never.
+    pub min_indexed_blocks: usize,
     /// How long one process keeps others away from the window it works on.
     pub claim_duration: GoDuration,
     /// The files of merged and expired blocks stay this long, for queries that began before.
@@ -47,6 +51,8 @@ impl Default for Compactor {
             max_job_bytes: Size(config.job_bytes_max),
             concurrent_jobs: config.jobs_max,
             zstd_level: config.zstd_level,
+            last_zstd_level: config.last_zstd_level,
+            min_indexed_blocks: config.index_blocks_min,
             claim_duration: GoDuration(config.claim_lasts),
             removed_block_grace: GoDuration(config.removed_kept),
             orphan_grace: GoDuration(config.orphans_kept),
@@ -66,6 +72,8 @@ impl Compactor {
             job_bytes_max: self.max_job_bytes.0,
             jobs_max: self.concurrent_jobs,
             zstd_level: self.zstd_level,
+            last_zstd_level: self.last_zstd_level,
+            index_blocks_min: self.min_indexed_blocks,
             claim_lasts: self.claim_duration.0,
             removed_kept: self.removed_block_grace.0,
             orphans_kept: self.orphan_grace.0,

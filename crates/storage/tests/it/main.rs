@@ -12,3 +12,4 @@ mod probe;
 mod protocols;
 mod readers;
 mod slow_reads;
+mod trace_index;
