@@ -8,7 +8,7 @@ times are changed in the bytes of the requests. Every copy is flushed, so that t
 then the compactor puts them into one. All copies lie in one hour, so no more than 55 fit. Prints a table in Markdown, and with
 --json a file. Needs Python 3 and numpy.
 """
-import argparse, hashlib, http.client, json, pathlib, shutil, subprocess, sys, tempfile, threading, time
+import argparse, hashlib, http.client, json, pathlib, shutil, subprocess, sys, tempfile, threading, time, urllib.parse
 
 import numpy
 
@@ -96,22 +96,33 @@ def queries(truth, folder):
     return json.load(open(out))
 
 
+def first_answer(server, truth):
+    """CPU seconds until the first metrics query is answered: blocks are opened, and split traces found."""
+    cpu = server.cpu_seconds()
+    query = urllib.parse.urlencode({"q": "{ } | rate()", "start": truth["start"] - 60, "end": truth["end"] + 60, "step": "5s"})
+    server.http(f"/api/metrics/query_range?{query}")
+    return round(server.cpu_seconds() - cpu, 2)
+
+
 def figures_of(server, truth, work):
     blocks = server.blocks()
+    first = first_answer(server, truth)
     cpu = server.cpu_seconds()
     found = queries(truth, work)
     return {
         "blocks": len(blocks),
         "spans": truth["spans"],
         "bytes_per_span": round((server.bytes_of(blocks, ".parquet") + server.bytes_of(blocks, ".side")) / truth["spans"], 1),
+        "first_answer_cpu_s": first,
         "query_cpu_s": round(server.cpu_seconds() - cpu, 1),
         "rss_mb": round(server.memory_mb("VmRSS")),
+        "peak_mb": round(server.memory_mb()),
         "query": found,
     }
 
 
 def measure(copies, requests, truth):
-    """Figures in many blocks and in one, if these are not the same."""
+    """Figures in many blocks, before the compactor has seen them, and merged, if these are not the same."""
     work = pathlib.Path(tempfile.mkdtemp(prefix=f"sostenuto-growth-{copies}-", dir=a.folder))
     # The first copy begins with the next whole hour after the dataset, less a day: nothing lies in the future.
     begin = (truth["start"] // HOUR + 1) * HOUR - 24 * HOUR + MINUTE
@@ -154,7 +165,7 @@ def report(columns):
     print("| p50, ms | " + " | ".join(heads) + " |\n" + "|---" * (len(heads) + 1) + "|")
     for name in columns[0]["query"]:
         print(f"| {name} | " + " | ".join(str(c["query"][name]["ms_p50"]) for c in columns) + " |")
-    for name in ("bytes_per_span", "query_cpu_s", "rss_mb"):
+    for name in ("bytes_per_span", "first_answer_cpu_s", "query_cpu_s", "rss_mb", "peak_mb"):
         print(f"| {name} | " + " | ".join(str(c[name]) for c in columns) + " |")
 
 

@@ -22,9 +22,9 @@ use crate::catalogue::Catalogue;
 use crate::error::BlockError;
 use crate::promotion::{AttributeColumn, Promotion, PromotionPolicy};
 use crate::schema;
-use crate::whole_trace::{self, SpanRows};
+use crate::whole_trace::{self, SpanRows, WholeTrace};
 use attributes::Attributes;
-use order::Run;
+pub use order::Run;
 
 /// Merges batches and chooses attribute columns for all their rows together.
 ///
@@ -35,7 +35,41 @@ pub fn merge(batches: &[SpanBatch], policy: &PromotionPolicy) -> Result<SpanBatc
     let attributes = Attributes::scan(&inputs, &runs)?;
     let rows: usize = runs.iter().map(|run| run.len).sum();
     let promotion = policy.decide(rows as u64, attributes.counts());
-    assemble(&inputs, &runs, &attributes, &promotion)
+    assemble(&inputs, &runs, &attributes, &promotion, Fixed::All)
+}
+
+/// As [`merge`], but the result has only those fixed columns that an input has, and the whole-trace ones. Inputs need no others
+/// than [`whole_trace::NEEDED`] and those that name the services.
+pub fn merge_narrow(batches: &[SpanBatch], policy: &PromotionPolicy) -> Result<SpanBatch, BlockError> {
+    let inputs = known_columns(batches)?;
+    let runs = order::merged(&inputs)?;
+    let attributes = Attributes::scan(&inputs, &runs)?;
+    let rows: usize = runs.iter().map(|run| run.len).sum();
+    let promotion = policy.decide(rows as u64, attributes.counts());
+    assemble(&inputs, &runs, &attributes, &promotion, Fixed::OfInputs)
+}
+
+/// The order in which [`merge`] puts rows, and the whole-trace columns that it computes for them; no row is moved. Inputs need
+/// no other columns than [`merge_narrow`] does.
+pub fn whole_traces(batches: &[SpanBatch]) -> Result<(Vec<Run>, WholeTrace), BlockError> {
+    let inputs = known_columns(batches)?;
+    let runs = order::merged(&inputs)?;
+    let service =
+        schema::attribute_column(model::AttributeScope::Resource, whole_trace::SERVICE_NAME, model::AttributeType::String);
+    let mut columns: Vec<(&str, ArrayRef)> = vec![];
+    for (name, data_type) in whole_trace::NEEDED
+        .into_iter()
+        .chain([schema::RESOURCE_ATTRIBUTES])
+        .filter_map(|name| Some((name, schema::FIXED_FIELDS.iter().find(|fixed| fixed.name() == name)?.data_type().clone())))
+        .chain([(service.as_str(), schema::dictionary())])
+    {
+        let sources: Vec<_> = inputs.iter().map(|input| input.column_by_name(name).cloned()).collect();
+        if sources.iter().any(Option::is_some) {
+            columns.push((name, gather::gather(&sources, &runs, &data_type)?));
+        }
+    }
+    let whole = whole_trace::compute(&SpanRows::of(&RecordBatch::try_from_iter(columns)?)?);
+    Ok((runs, whole))
 }
 
 /// Merges batches into given attribute columns: for a block that is written in several steps.
@@ -43,7 +77,7 @@ pub fn merge_as(batches: &[SpanBatch], promotion: &Promotion) -> Result<SpanBatc
     let inputs = known_columns(batches)?;
     let runs = order::merged(&inputs)?;
     let attributes = Attributes::scan(&inputs, &runs)?;
-    assemble(&inputs, &runs, &attributes, promotion)
+    assemble(&inputs, &runs, &attributes, promotion, Fixed::All)
 }
 
 /// On how many rows each possible attribute column would be set, given the attribute columns and key/value lists of some
@@ -80,7 +114,7 @@ pub fn window_partition(batch: &SpanBatch, window_nano: i64) -> Result<Vec<(i64,
         .into_iter()
         .map(|(window, runs)| {
             let attributes = Attributes::scan(&inputs, &runs)?;
-            Ok((window, assemble(&inputs, &runs, &attributes, &attributes.present())?))
+            Ok((window, assemble(&inputs, &runs, &attributes, &attributes.present(), Fixed::All)?))
         })
         .collect()
 }
@@ -92,13 +126,21 @@ pub fn schema_of(promotion: &Promotion) -> SchemaRef {
     Arc::new(Schema::new(schema::FIXED_FIELDS.iter().cloned().chain(attributes).collect::<Vec<FieldRef>>()))
 }
 
+/// Which fixed columns a merged batch has.
+#[derive(Clone, Copy, PartialEq)]
+enum Fixed {
+    All,
+    OfInputs,
+}
+
 fn assemble(
     inputs: &[RecordBatch],
     runs: &[Run],
     attributes: &Attributes<'_>,
     promotion: &Promotion,
+    fixed: Fixed,
 ) -> Result<SpanBatch, BlockError> {
-    let schema = schema_of(promotion);
+    let mut schema = schema_of(promotion);
     if runs.is_empty() {
         return Ok(SpanBatch { records: RecordBatch::new_empty(schema), catalogue: Arc::default() });
     }
@@ -109,7 +151,8 @@ fn assemble(
     }
     columns.extend(built.columns.iter().map(|(name, array)| (name.as_str(), array.clone())));
     for field in schema::FIXED_FIELDS.iter() {
-        if !columns.contains_key(field.name().as_str()) && !whole_trace::COLUMNS.contains(&field.name().as_str()) {
+        let wanted = fixed == Fixed::All || inputs.iter().any(|input| input.column_by_name(field.name()).is_some());
+        if wanted && !columns.contains_key(field.name().as_str()) && !whole_trace::COLUMNS.contains(&field.name().as_str()) {
             let sources: Vec<_> = inputs.iter().map(|input| input.column_by_name(field.name()).cloned()).collect();
             columns.insert(field.name(), gather::gather(&sources, runs, field.data_type())?);
         }
@@ -117,6 +160,10 @@ fn assemble(
     let sent = RecordBatch::try_from_iter(columns.iter().map(|(name, array)| (*name, array.clone())))?;
     for (name, array) in whole_trace::compute(&SpanRows::of(&sent)?).into_columns() {
         columns.insert(name, array);
+    }
+    if fixed == Fixed::OfInputs {
+        let there = schema.fields().iter().filter(|field| columns.contains_key(field.name().as_str()));
+        schema = Arc::new(Schema::new(there.cloned().collect::<Vec<FieldRef>>()));
     }
     let arrays = schema.fields().iter().map(|field| columns[field.name().as_str()].clone()).collect();
     let records = RecordBatch::try_new(schema, arrays)?;

@@ -62,7 +62,19 @@ pub const COLUMNS: [&str; 8] = [
     schema::CHILD_COUNT,
 ];
 
-const SERVICE_NAME: &str = "service.name";
+/// The columns they are computed from, beside those that name the services: the column of [`SERVICE_NAME`] and the resource's
+/// key/value list, where rows have them.
+pub const NEEDED: [&str; 7] = [
+    schema::TRACE_ID,
+    schema::SPAN_ID,
+    schema::PARENT_SPAN_ID,
+    schema::START_TIME,
+    schema::DURATION,
+    schema::KIND,
+    schema::NAME,
+];
+
+pub const SERVICE_NAME: &str = "service.name";
 
 /// The spans of one trace that were met, by start, span id and kind: tells re-deliveries.
 #[derive(Default)]

@@ -99,6 +99,11 @@ impl ColumnCache {
         self.columns.weighted_size().saturating_add(bytes) <= self.capacity
     }
 
+    /// Whether what a query looks at is so much more than fits that keeping it would only push out what others look at.
+    pub fn is_far_exceeded_by(&self, bytes: u64) -> bool {
+        bytes / 2 > self.capacity
+    }
+
     /// Whether this many bytes could be kept at all.
     pub fn can_hold(&self, bytes: u64) -> bool {
         bytes <= self.capacity / 2

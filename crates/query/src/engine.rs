@@ -13,6 +13,7 @@ use ulid::Ulid;
 use crate::{
     columns::ColumnCache,
     despite::BrokenBlocks,
+    joins::ValuesMemory,
     live::{LiveData, LiveGeneration},
     lookup::Filters,
     reads::Reads,
@@ -41,6 +42,7 @@ struct Inner {
     broken: BrokenBlocks,
     memory: UnitMemory,
     columns: ColumnCache,
+    split_values: Arc<ValuesMemory>,
     filters: Filters,
 }
 
@@ -55,15 +57,18 @@ pub struct EngineConfig {
     pub table_age_max: Duration,
     /// The most memory for decoded columns of blocks that are kept between queries; 0 keeps none.
     pub columns_memory_bytes: u64,
+    /// The most memory for what traces that lie in several blocks are as a whole, over all tenants: about 30 bytes for each of
+    /// their spans. Those for which there is none are merged by each query that needs to know.
+    pub split_traces_memory_bytes: u64,
 }
 
 impl Default for EngineConfig {
     /// One unit per core, in 1 GiB; a table that is at most 5 seconds behind; 256 MiB of columns, which is what searches look
-    /// at of some two million spans.
+    /// at of some two million spans; 256 MiB for split traces, which is enough for some eight million of their spans.
     fn default() -> Self {
         let parallelism = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let table_age_max = Duration::from_secs(5);
-        Self { parallelism, memory_bytes_max: 1 << 30, table_age_max, columns_memory_bytes: 256 << 20 }
+        Self { parallelism, memory_bytes_max: 1 << 30, table_age_max, columns_memory_bytes: 256 << 20, split_traces_memory_bytes: 256 << 20 }
     }
 }
 
@@ -72,7 +77,9 @@ impl Engine {
         let memory = UnitMemory::new(config.memory_bytes_max);
         let columns = ColumnCache::new(config.columns_memory_bytes);
         let broken = BrokenBlocks::default();
-        let inner = Inner { storage, live, config, tenants: Mutex::default(), broken, memory, columns, filters: Filters::default() };
+        let split_values = ValuesMemory::new(config.split_traces_memory_bytes);
+        let (tenants, filters) = (Mutex::default(), Filters::default());
+        let inner = Inner { storage, live, config, tenants, broken, memory, columns, split_values, filters };
         Self { inner: Arc::new(inner), reads: None }
     }
 
@@ -117,12 +124,17 @@ impl Engine {
         let table = table.map_err(|e| QueryError::new(e.kind(), format!("cannot read the table of tenant {tenant}: {e}")))?;
         // Others' commits are read before our turn: who waits for the store holds nobody up.
         table.snapshot_within(self.inner.config.table_age_max).await;
-        let known = Arc::clone(self.inner.tenants.lock().entry(tenant.clone()).or_default());
+        let known = self.tenant(tenant);
         let mut known = known.lock().await;
         // Not before it is our turn: versions only grow from one query to the next.
         let sources = known.sources(self, tenant, &table.snapshot(), &live, reads).await?;
         reads.trail.found(&sources);
         Ok(sources)
+    }
+
+    fn tenant(&self, tenant: &TenantId) -> Arc<tokio::sync::Mutex<Tenant>> {
+        let new = || Arc::new(tokio::sync::Mutex::new(Tenant::new(Arc::clone(&self.inner.split_values))));
+        Arc::clone(self.inner.tenants.lock().entry(tenant.clone()).or_insert_with(new))
     }
 
     /// Live data and, after it, a snapshot of the table, if not all of its blocks are known: see [`Self::sources`].
@@ -134,10 +146,15 @@ impl Engine {
         let table = self.inner.storage.table(tenant).await;
         let table = table.map_err(|e| QueryError::new(e.kind(), format!("cannot read the table of tenant {tenant}: {e}")))?;
         let snapshot = table.snapshot_within(self.inner.config.table_age_max).await;
-        let known = Arc::clone(self.inner.tenants.lock().entry(tenant.clone()).or_default());
+        let known = self.tenant(tenant);
         // Who opens blocks at this moment does not know all of them yet.
         let all_known = known.try_lock().is_ok_and(|known| known.knows(&snapshot));
         Ok((!all_known).then_some((live, snapshot)))
+    }
+
+    /// Memory in use for what split traces are as a whole, in bytes.
+    pub fn split_traces_bytes(&self) -> u64 {
+        self.inner.split_values.used()
     }
 
     /// Waits for the memory to decode a unit.
@@ -248,12 +265,14 @@ impl UnitMemory {
     }
 }
 
-/// Split traces merged at a time: bounds the memory of merging at some thousands of spans per trace.
+/// Split traces merged at a time with all their columns: bounds the memory of merging at some thousands of spans per trace.
 pub(crate) const MERGE_TRACES_MAX: usize = 2048;
+/// And with those columns only that a query needs.
+pub(crate) const MERGE_NARROW_TRACES_MAX: usize = 8192;
 
-/// The ids in chunks that can be merged at once.
-pub(crate) fn merge_chunks(mut ids: Vec<TraceId>) -> Vec<Arc<Vec<TraceId>>> {
+/// The ids in chunks that can be merged at once, ascending over all, so that each takes few pages.
+pub(crate) fn merge_chunks(mut ids: Vec<TraceId>, most: usize) -> Vec<Arc<Vec<TraceId>>> {
     ids.sort_unstable();
     ids.dedup();
-    ids.chunks(MERGE_TRACES_MAX).map(|chunk| Arc::new(chunk.to_vec())).collect()
+    ids.chunks(most).map(|chunk| Arc::new(chunk.to_vec())).collect()
 }

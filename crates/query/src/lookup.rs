@@ -148,7 +148,7 @@ impl Engine {
         let beside = snapshot.blocks.iter().filter(|entry| !looked_at.contains(&entry.id));
         beside.for_each(|_| reads.trail.prune(Pruned::Time));
         let all = holders.into_values().chain(batches).collect();
-        reads.trail.found(&Sources::new(all, TraceSet::default(), vec![], TraceSet::default()));
+        reads.trail.found(&Sources::new(all, TraceSet::default(), TraceSet::default(), TraceSet::default(), true));
         Ok(rows.into_iter().filter(|rows| rows.num_rows() > 0).collect())
     }
 }
@@ -160,7 +160,7 @@ async fn merged(sources: &[Arc<Source>], id: TraceId, reads: &Arc<Reads>) -> Res
     let mut reading = stream::iter(holders)
         .map(|source| {
             let (ids, reads) = (Arc::clone(&ids), Arc::clone(reads));
-            async move { source.traces(&ids, &reads).await }
+            async move { source.traces(&ids, None, &reads).await }
         })
         .buffered(BLOCKS_READING_MAX);
     let mut parts = vec![];

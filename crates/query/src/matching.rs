@@ -1,6 +1,9 @@
 //! All spans that match a condition, wherever they are, each exactly once.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+};
 
 use arrow::{
     array::{AsArray, BooleanArray, BooleanBufferBuilder, RecordBatch},
@@ -13,17 +16,20 @@ use datafusion::{
     scalar::ScalarValue,
 };
 use model::TraceId;
+use parking_lot::Mutex;
 use traceql::ast::FieldExpr;
 
 use crate::{
-    engine::{Engine, merge_chunks},
+    engine::{Engine, MERGE_NARROW_TRACES_MAX, MERGE_TRACES_MAX, merge_chunks},
     explain::Pruned,
     layout::Layout,
+    parents,
     predicate::{Constant, Predicate, compile},
     reads::Reads,
     request::{QueryError, TimeRange},
     scan::{Scan, matching as holding, read_memory},
-    source::{Source, Sources, Unit},
+    search::mentions_whole_trace,
+    source::{Source, SourceId, Sources, Unit},
     spansets::trace_runs,
     split::TraceSet,
     traces::{Columns, TraceRows},
@@ -37,8 +43,45 @@ pub struct Matching<'a> {
     pub started: Option<TimeRange>,
     /// Only sources that overlap; `None` looks at all.
     pub sources: Option<TimeRange>,
+    /// Sources that are left out, as what they hold is known; split traces are still merged from all.
+    pub left_out: &'a BTreeSet<SourceId>,
     /// The columns to return.
     pub columns: Columns<'a>,
+    /// What is made of them.
+    pub asks: Asks,
+}
+
+/// How much of a span's trace has to be known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Asks {
+    /// Nothing.
+    Span,
+    /// Columns that are computed over the whole trace.
+    Values,
+    /// Its other spans.
+    Trace,
+}
+
+impl Asks {
+    /// What a condition asks for.
+    pub fn of(condition: &FieldExpr) -> Self {
+        if parents::asked_by(condition) {
+            Self::Trace
+        } else if mentions_whole_trace(condition) {
+            Self::Values
+        } else {
+            Self::Span
+        }
+    }
+
+    /// The split traces of which the rows do not say it where they lie.
+    pub fn apart(self, sources: &Sources) -> &TraceSet {
+        match self {
+            Self::Span => &sources.loose,
+            Self::Values => &sources.valueless,
+            Self::Trace => &sources.split,
+        }
+    }
 }
 
 impl Engine {
@@ -57,17 +100,32 @@ impl Engine {
         W: Fn(TraceRows) -> Result<T, QueryError> + Clone + Send + Sync + 'static,
     {
         let stage = reads.trail.stage("read and evaluate");
-        for (source, left_out) in sources.parts() {
+        let by_condition = matching.condition.map_or(Asks::Span, Asks::of);
+        let apart = by_condition.max(matching.asks).apart(sources);
+        let touched: Arc<Mutex<HashSet<TraceId>>> = Arc::default();
+        let mut lying = vec![];
+        for source in &sources.all {
             if !source.overlaps(matching.sources) {
                 reads.trail.prune(Pruned::Time);
                 continue;
             }
-            let Some(selection) = Selection::of(matching, source.layout(), source.within(matching.started))? else {
+            let selection = match matching.left_out.contains(&source.id) {
+                true => None,
+                false => Selection::of(matching, source.layout(), source.within(matching.started))?,
+            };
+            let Some(selection) = selection else {
                 reads.trail.prune(Pruned::Values);
                 continue;
             };
             let units = source.units(&selection.scan, reads)?;
-            let part = Arc::new(Part { selection, source: Arc::clone(source), left_out: left_out.clone() });
+            lying.push((selection, source, units));
+        }
+        let bytes: u64 = lying.iter().flat_map(|(_, _, units)| units).map(|unit| unit.memory_bytes).sum();
+        let passing = self.columns().is_far_exceeded_by(bytes);
+        for (mut selection, source, units) in lying {
+            selection.scan.passing = passing;
+            let (source, apart, touched) = (Arc::clone(source), apart.clone(), Some(Arc::clone(&touched)));
+            let part = Arc::new(Part { selection, source, apart, touched });
             let work = |unit: Unit| {
                 let (part, reads, work) = (Arc::clone(&part), Arc::clone(reads), work.clone());
                 async move { work(part.rows(unit.read(&part.selection.scan, &reads).await?, &reads)?) }
@@ -76,8 +134,18 @@ impl Engine {
         }
         drop(stage);
         let _stage = reads.trail.stage("merge split traces and evaluate");
-        for chunk in merge_chunks(sources.loose.iter().copied().collect()) {
-            let Some(rows) = self.merged(sources, &chunk, reads).await? else { continue };
+        // A trace of which no row matches where it lies need not be merged, if that can be told there.
+        let ids: Vec<TraceId> = match by_condition {
+            Asks::Trace => apart.ids(),
+            _ if !matching.left_out.is_empty() => apart.ids(),
+            Asks::Values => touched.lock().iter().chain(sources.valueless_ids().iter()).copied().collect(),
+            Asks::Span => touched.lock().iter().copied().collect(),
+        };
+        let columns = |layout: &Layout| matching.all_columns(layout);
+        let wide = sources.all.iter().take(1).map(|source| columns(source.layout())).any(|columns| matches!(columns, Ok(None)));
+        let most = if wide { MERGE_TRACES_MAX } else { MERGE_NARROW_TRACES_MAX };
+        for chunk in merge_chunks(ids, most) {
+            let Some(rows) = self.merged(sources, &chunk, &columns, reads).await? else { continue };
             let Some(selection) = Selection::of(matching, &rows.layout, false)? else { continue };
             take(work(selection.of_whole(rows, reads)?)?)?;
         }
@@ -85,33 +153,51 @@ impl Engine {
     }
 }
 
+impl Matching<'_> {
+    /// The columns to return, and those that the conditions look at.
+    pub fn all_columns(&self, layout: &Layout) -> Result<Option<BTreeSet<String>>, QueryError> {
+        let Some(mut names) = (self.columns)(layout)? else { return Ok(None) };
+        if let Some(condition) = self.condition {
+            names.extend(compile(condition, layout)?.columns);
+        }
+        Ok(Some(names))
+    }
+}
+
 pub(crate) struct Part {
     pub selection: Selection,
     pub source: Arc<Source>,
-    pub left_out: TraceSet,
+    /// Traces that are looked at merged.
+    pub apart: TraceSet,
+    /// Those of them that have rows here for which the scan's condition holds.
+    pub touched: Option<Arc<Mutex<HashSet<TraceId>>>>,
 }
 
 impl Part {
-    /// The rows without those of traces that are looked at elsewhere.
+    /// The rows without those of traces that are looked at merged.
     pub fn rows(&self, records: RecordBatch, reads: &Reads) -> Result<TraceRows, QueryError> {
-        let records = match self.left_out.is_empty() || records.num_rows() == 0 {
+        let records = match self.apart.is_empty() || records.num_rows() == 0 {
             true => records,
-            false => self.without_left_out(records)?,
+            false => self.without_apart(records)?,
         };
         let records = self.selection.finish(records, reads)?;
         let layout = Layout { schema: records.schema(), catalogue: Arc::clone(&self.source.layout().catalogue) };
         Ok(TraceRows { records, layout })
     }
 
-    fn without_left_out(&self, records: RecordBatch) -> Result<RecordBatch, QueryError> {
+    fn without_apart(&self, records: RecordBatch) -> Result<RecordBatch, QueryError> {
         let ids = records.column_by_name(schema::TRACE_ID).ok_or_else(|| QueryError::internal("rows without trace ids"))?;
         let ids = ids.as_fixed_size_binary();
         let mut keep = BooleanBufferBuilder::new(records.num_rows());
-        let mut kept = 0;
+        let (mut kept, mut apart) = (0, vec![]);
         for run in trace_runs(&records)? {
-            let whole = TraceId::from_slice(ids.value(run.start)).is_none_or(|id| !self.left_out.contains(&id));
-            keep.append_n(run.len(), whole);
-            kept += if whole { run.len() } else { 0 };
+            let left_out = TraceId::from_slice(ids.value(run.start)).filter(|id| self.apart.contains(id));
+            keep.append_n(run.len(), left_out.is_none());
+            kept += if left_out.is_none() { run.len() } else { 0 };
+            apart.extend(left_out);
+        }
+        if let Some(touched) = &self.touched {
+            touched.lock().extend(apart);
         }
         if kept == records.num_rows() {
             return Ok(records);
@@ -152,7 +238,7 @@ impl Selection {
             names.extend(after.iter().flat_map(|predicate| predicate.columns.iter().cloned()));
             names.into_iter().collect()
         });
-        Ok(Some(Self { scan: Scan { predicate, traces: None, columns }, after }))
+        Ok(Some(Self { scan: Scan { predicate, columns, ..Scan::default() }, after }))
     }
 
     /// The matching ones of scanned rows.

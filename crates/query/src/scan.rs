@@ -16,7 +16,7 @@ use arrow::{
     datatypes::{Schema, SchemaRef},
     error::ArrowError,
 };
-use block::schema;
+use block::{schema, whole_trace};
 use bytes::Bytes;
 use datafusion::physical_expr::PhysicalExpr;
 use futures::{FutureExt, TryStreamExt, future::BoxFuture};
@@ -40,6 +40,7 @@ use crate::{
     columns::{ColumnCache, ColumnKey},
     layout::Layout,
     pages::Pages,
+    parts::{BlockParts, PartRows},
     predicate::Predicate,
     prune,
     reads::Reads,
@@ -73,11 +74,13 @@ pub struct Scan {
     pub traces: Option<Arc<Vec<TraceId>>>,
     /// Columns to return; those a source does not have are left out. `None` returns all.
     pub columns: Option<Vec<String>>,
+    /// It looks at much more than can be kept decoded: what is not kept yet is not going to be.
+    pub passing: bool,
 }
 
 impl Scan {
     /// The columns it looks at; `None` if it returns all.
-    fn needed(&self) -> Option<BTreeSet<&str>> {
+    pub fn needed(&self) -> Option<BTreeSet<&str>> {
         let mut needed: BTreeSet<&str> = self.columns.as_ref()?.iter().map(String::as_str).collect();
         needed.extend(self.predicate.iter().flat_map(|p| p.columns.iter().map(String::as_str)));
         if self.traces.is_some() {
@@ -105,13 +108,24 @@ impl BlockReader {
         Ok(Self { block, metadata, layout, cache })
     }
 
-    /// The row groups that can hold rows for `scan`, in file order.
-    pub fn row_groups(&self, scan: &Scan, reads: &Reads) -> Result<Vec<usize>, QueryError> {
+    /// The row groups that can hold rows for `scan`, in file order. `parts` are those of the block, `layout` its own with them.
+    pub fn row_groups(&self, scan: &Scan, layout: &Layout, parts: &BlockParts, reads: &Reads) -> Result<Vec<usize>, QueryError> {
         let all = self.metadata.metadata().num_row_groups();
-        let mut keep = match &scan.predicate {
-            Some(predicate) => prune::row_groups(predicate, &self.layout.schema, self.metadata.metadata())?,
-            None => vec![true; all],
-        };
+        let mut keep = vec![true; all];
+        let of_whole = |predicate: &Predicate| whole_trace::COLUMNS.iter().any(|name| predicate.columns.contains(*name));
+        match &scan.predicate {
+            // Statistics say nothing of the whole traces that have a part here.
+            Some(predicate) if !parts.is_empty() && of_whole(predicate) => {
+                for predicate in predicate.conjuncts() {
+                    let kept = prune::row_groups(&predicate, &layout.schema, self.metadata.metadata())?;
+                    for (row_group, kept) in kept.into_iter().enumerate() {
+                        keep[row_group] &= kept || (of_whole(&predicate) && parts.has(row_group));
+                    }
+                }
+            }
+            Some(predicate) => keep = prune::row_groups(predicate, &layout.schema, self.metadata.metadata())?,
+            None => {}
+        }
         if let Some(traces) = &scan.traces {
             let ranges = prune::trace_ranges(self.metadata.metadata(), self.trace_id_column());
             for (kept, range) in keep.iter_mut().zip(ranges) {
@@ -139,15 +153,30 @@ impl BlockReader {
     }
 
     /// The rows of one row group, in order.
-    pub async fn read(&self, row_group: usize, scan: &Scan, reads: &Arc<Reads>) -> Result<RecordBatch, QueryError> {
+    pub async fn read(
+        &self,
+        row_group: usize,
+        scan: &Scan,
+        parts: Option<&Arc<PartRows>>,
+        reads: &Arc<Reads>,
+    ) -> Result<RecordBatch, QueryError> {
+        let parts = parts.filter(|parts| parts.concern(scan, &self.layout.schema));
+        let as_whole = |rows: RecordBatch, numbers: Option<&[u32]>| match parts {
+            Some(parts) => parts.applied(&rows, numbers, scan),
+            None => Ok(rows),
+        };
         if let Some(whole) = self.whole(row_group, scan, reads).await? {
-            return read_memory(&whole, scan, reads);
+            return read_memory(&as_whole(whole, None)?, scan, reads);
         }
         reads.go_on()?;
         if let Some(traces) = &scan.traces {
-            let rows = self.rows_of_traces(row_group, traces, scan, reads).await?;
+            let (numbers, rows) = self.rows_of_traces(row_group, traces, scan, reads).await?;
             reads.spans.fetch_add(self.rows(row_group), Ordering::Relaxed);
-            return narrowed(rows, scan, reads);
+            return narrowed(as_whole(rows, Some(&numbers))?, scan, reads);
+        }
+        if parts.is_some() {
+            let whole = self.decode(row_group, &self.indices(scan), None, reads).await?;
+            return read_memory(&as_whole(whole, None)?, scan, reads);
         }
         let mut conjuncts: Vec<Box<dyn ArrowPredicate>> = vec![];
         let file = BlockFile { block: Arc::clone(&self.block), footer: Arc::clone(self.metadata.metadata()), reads: Arc::clone(reads) };
@@ -174,6 +203,15 @@ impl BlockReader {
         concat_batches(&schema, &batches).map_err(QueryError::internal)
     }
 
+    /// The positions of the columns that `scan` looks at, ascending.
+    fn indices(&self, scan: &Scan) -> Vec<usize> {
+        let fields = self.layout.schema.fields();
+        match scan.needed() {
+            Some(needed) => (0..fields.len()).filter(|index| needed.contains(fields[*index].name().as_str())).collect(),
+            None => (0..fields.len()).collect(),
+        }
+    }
+
     async fn collect(&self, mut stream: ParquetRecordBatchStream<BlockFile>, reads: &Reads) -> Result<Vec<RecordBatch>, QueryError> {
         let mut batches = vec![];
         while let Some(batch) = stream.try_next().await.map_err(|e| self.failed(e))? {
@@ -185,9 +223,10 @@ impl BlockReader {
 
     /// All rows of the columns that `scan` looks at, if they are kept or worth keeping.
     pub async fn whole(&self, row_group: usize, scan: &Scan, reads: &Arc<Reads>) -> Result<Option<RecordBatch>, QueryError> {
-        let Some(needed) = scan.needed() else { return Ok(None) };
-        let mut indices: Vec<usize> = needed.iter().filter_map(|name| self.layout.schema.index_of(name).ok()).collect();
-        indices.sort_unstable();
+        if scan.columns.is_none() {
+            return Ok(None);
+        }
+        let indices = self.indices(scan);
         let mut arrays: Vec<Option<ArrayRef>> = Vec::with_capacity(indices.len());
         let mut missing = vec![];
         for index in &indices {
@@ -198,6 +237,9 @@ impl BlockReader {
             arrays.push(array);
         }
         let kept = indices.iter().copied().filter(|index| !missing.contains(index)).collect::<Vec<_>>();
+        if scan.passing && !missing.is_empty() {
+            return Ok(None);
+        }
         if !missing.is_empty() {
             let mut asked = true;
             for index in &missing {
@@ -265,15 +307,18 @@ impl BlockReader {
     }
 
     /// The columns that `scan` looks at, of the rows of some traces: from columns that are kept, and from no more pages of the
-    /// others than hold such rows.
-    async fn rows_of_traces(&self, row_group: usize, traces: &[TraceId], scan: &Scan, reads: &Arc<Reads>) -> Result<RecordBatch, QueryError> {
+    /// others than hold such rows. The rows' numbers come first.
+    pub async fn rows_of_traces(
+        &self,
+        row_group: usize,
+        traces: &[TraceId],
+        scan: &Scan,
+        reads: &Arc<Reads>,
+    ) -> Result<(Vec<u32>, RecordBatch), QueryError> {
         reads.go_on()?;
         let rows = self.ranges_of_traces(row_group, traces, reads).await?;
         let schema = &self.layout.schema;
-        let indices: Vec<usize> = match scan.needed() {
-            Some(needed) => (0..schema.fields().len()).filter(|index| needed.contains(schema.field(*index).name().as_str())).collect(),
-            None => (0..schema.fields().len()).collect(),
-        };
+        let indices = self.indices(scan);
         let numbers = UInt32Array::from_iter_values(rows.iter().flat_map(|range| range.start as u32..range.end as u32));
         let mut arrays: Vec<Option<ArrayRef>> = Vec::with_capacity(indices.len());
         for index in &indices {
@@ -292,7 +337,8 @@ impl BlockReader {
         let arrays = arrays.into_iter().filter_map(|array| array.or_else(|| decoded.next())).collect();
         let options = RecordBatchOptions::new().with_row_count(Some(numbers.len()));
         let schema = Arc::new(schema.project(&indices).map_err(QueryError::internal)?);
-        RecordBatch::try_new_with_options(schema, arrays, &options).map_err(QueryError::internal)
+        let rows = RecordBatch::try_new_with_options(schema, arrays, &options).map_err(QueryError::internal)?;
+        Ok((numbers.values().to_vec(), rows))
     }
 
     /// The rows of some traces in a row group, ascending.

@@ -4,7 +4,8 @@
 //! fetches whole traces for the few winners and evaluates the query on them again, for what is shown.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    ops::Range,
     sync::{Arc, atomic::{AtomicI64, Ordering}},
 };
 
@@ -18,10 +19,11 @@ use proto::tempopb;
 use traceql::ast::{Attribute, AttributeName, FieldExpr, Intrinsic, Pipeline, QueryBody, Scope, SpanOfName};
 
 use crate::{
-    engine::{Answer, Engine, merge_chunks},
+    engine::{Answer, Engine, MERGE_NARROW_TRACES_MAX, MERGE_TRACES_MAX, merge_chunks},
     layout::Layout,
     explain::{Pruned, Trail},
     legacy,
+    matching::Asks,
     mentioned::{in_field, names},
     partial::{Partial, Progress},
     predicate::{Constant, compile},
@@ -102,6 +104,11 @@ impl Plan {
         self.after.is_none_or(|after| after.precedes(start, id))
     }
 
+    /// What it takes to decide whether a trace matches.
+    fn asks(&self) -> Asks {
+        if self.single { Asks::Values } else { Asks::Trace }
+    }
+
     pub(crate) fn explain(&self, trail: &Trail) {
         if self.legacy.is_some() {
             trail.plan("every tag somewhere in the trace, evaluated trace by trace");
@@ -116,13 +123,13 @@ impl Plan {
             true => "every row that is read belongs to a result",
             false => "evaluated trace by trace",
         });
-        if self.asks_whole_trace {
-            trail.plan("asks about whole traces: split traces are merged first");
+        if self.asks() == Asks::Trace {
+            trail.plan("relates the spans of a trace: split traces with rows that are read are merged");
         }
     }
 }
 
-fn mentions_whole_trace(expr: &FieldExpr) -> bool {
+pub(crate) fn mentions_whole_trace(expr: &FieldExpr) -> bool {
     let mut found = vec![];
     in_field(expr, &mut found);
     found.iter().any(asks_whole_trace)
@@ -157,9 +164,67 @@ struct Winner {
 #[derive(Default)]
 struct UnitResult {
     winners: Vec<Winner>,
-    /// Split traces with rows that match: to be evaluated whole.
-    touched: Vec<TraceId>,
+    /// Split traces with rows that match, to be evaluated whole, and when they start at the latest.
+    touched: Vec<Winner>,
     traces: u32,
+}
+
+/// Traces that are merged and judged, in the first lot; each further one is twice as large.
+const JUDGED_FIRST: usize = 64;
+/// So many are judged newest first, as the newest may be all that is wanted; then the rest, in the order of their ids, which takes
+/// few pages for each.
+const JUDGED_NEWEST: usize = 8192;
+/// Split traces that wait to be judged before a search that has not enough judges them; each time so many times more.
+const JUDGED_GROWTH: usize = 4;
+
+/// How far a search has got in one tenant.
+struct Hunt<'a> {
+    sources: &'a Sources,
+    plan: &'a Arc<Plan>,
+    request: &'a SearchRequest,
+    reads: &'a Arc<Reads>,
+    /// The newest that match, newest first.
+    winners: Vec<Winner>,
+    /// Split traces that may match, and when they start at the latest.
+    pending: HashMap<TraceId, i64>,
+    judged: HashSet<TraceId>,
+    /// So many pending ones are judged at once.
+    due: usize,
+    /// No trace that starts before can be among the newest: a full list of later ones is known.
+    oldest_wanted: Arc<AtomicI64>,
+    inspected: u32,
+}
+
+impl<'a> Hunt<'a> {
+    fn new(sources: &'a Sources, plan: &'a Arc<Plan>, request: &'a SearchRequest, reads: &'a Arc<Reads>) -> Self {
+        let oldest_wanted = Arc::new(AtomicI64::new(i64::MIN));
+        let due = request.limit.max(JUDGED_FIRST);
+        let (winners, pending, judged) = (vec![], HashMap::new(), HashSet::new());
+        Self { sources, plan, request, reads, winners, pending, judged, due, oldest_wanted, inspected: 0 }
+    }
+
+    fn take(&mut self, result: UnitResult) {
+        self.inspected += result.traces;
+        for Winner { start, id } in result.touched {
+            if !self.judged.contains(&id) {
+                let latest = self.pending.entry(id).or_insert(start);
+                *latest = start.min(*latest);
+            }
+        }
+        self.won(result.winners);
+    }
+
+    fn won(&mut self, winners: Vec<Winner>) {
+        self.winners.extend(winners);
+        keep_newest(&mut self.winners, self.request.limit);
+        if let Some(last) = self.winners.get(self.request.limit.wrapping_sub(1)) {
+            self.oldest_wanted.fetch_max(last.start, Ordering::Relaxed);
+        }
+    }
+
+    fn wants(&self, start: i64) -> bool {
+        start >= self.oldest_wanted.load(Ordering::Relaxed)
+    }
 }
 
 impl Engine {
@@ -288,64 +353,51 @@ impl Engine {
         reads: &Arc<Reads>,
         progress: &mut Progress<'_>,
     ) -> Result<(Vec<Winner>, u32), QueryError> {
-        let mut winners: Vec<Winner> = vec![];
-        let mut touched: BTreeSet<TraceId> = BTreeSet::new();
-        let mut inspected = 0;
-        let oldest_wanted = Arc::new(AtomicI64::new(i64::MIN));
+        let mut hunt = Hunt::new(sources, plan, request, reads);
         if plan.asks_whole_trace {
-            touched.extend(sources.loose_ids().iter().copied());
+            hunt.pending.extend(sources.valueless_ids().iter().map(|id| (*id, i64::MAX)));
         }
-        let mut order: Vec<_> = sources.parts().collect();
-        order.sort_by_key(|(source, _)| std::cmp::Reverse(source.range.end));
+        let mut order: Vec<&Arc<Source>> = sources.all.iter().collect();
+        order.sort_by_key(|source| std::cmp::Reverse(source.range.end));
         progress.all = order.len() as u32;
         let stage = reads.trail.stage("find the newest traces");
         let mut order = order.into_iter();
-        while let Some((source, left_out)) = order.next() {
+        while let Some(source) = order.next() {
             progress.done = progress.all - 1 - order.len() as u32;
             if progress.due() {
-                let certain = certain(&winners, source.range.end, sources.loose.len_max(), request.limit);
-                progress.inspected = inspected;
+                let others = hunt.pending.len().saturating_add(sources.valueless.len_max());
+                let certain = certain(&hunt.winners, source.range.end, others, request.limit);
+                progress.inspected = hunt.inspected;
                 self.tell(sources, plan, request, certain, reads, progress).await?;
             }
-            let in_range = source.overlaps(request.range);
-            if !in_range && sources.loose.is_empty() {
+            let in_range = source.reaches(request.range);
+            if !in_range && sources.valueless.is_empty() {
                 reads.trail.prune(Pruned::Time);
                 continue;
             }
             // Nothing in an older source can start after the oldest winner of a full list. Split traces are
             // found from their newest part, so those of older parts only are older still.
-            if winners.len() >= request.limit && source.range.end < winners[request.limit - 1].start {
-                std::iter::once(source).chain(order.map(|(source, _)| source)).for_each(|_| reads.trail.prune(Pruned::Older));
+            if !hunt.wants(source.range.end) {
+                std::iter::once(source).chain(order).for_each(|_| reads.trail.prune(Pruned::Older));
                 break;
             }
-            let Some(work) = UnitWork::new(source, left_out, sources, plan, request, in_range, &oldest_wanted, reads)? else {
+            let Some(work) = UnitWork::new(source, in_range, &hunt)? else {
                 reads.trail.prune(Pruned::Values);
                 continue;
             };
             let units = source.units(&work.scan, reads)?;
             let work = Arc::new(work);
             for units in at_hand_together(units, self.columns().capacity(), self.parallelism().get()) {
-                let found = self.found(&work, units).await?;
-                winners.extend(found.winners);
-                touched.extend(found.touched.into_iter().filter(|id| sources.loose.contains(id)));
-                inspected += found.traces;
+                self.found(&work, units, &mut hunt).await?;
             }
-            keep_newest(&mut winners, request.limit);
         }
         drop(stage);
-        let _stage = reads.trail.stage("merge split traces and evaluate");
-        for chunk in merge_chunks(touched.into_iter().collect()) {
-            inspected += chunk.len() as u32;
-            if let Some(rows) = self.merged(sources, &chunk, reads).await? {
-                winners.extend(matching_traces(&rows, plan, request.range, reads)?);
-                keep_newest(&mut winners, request.limit);
-            }
-        }
-        Ok((winners, inspected))
+        self.judge(&mut hunt).await?;
+        Ok((hunt.winners, hunt.inspected))
     }
 
     /// The first pass over some units of one source.
-    async fn found(&self, work: &Arc<UnitWork>, units: Vec<Unit>) -> Result<UnitResult, QueryError> {
+    async fn found(&self, work: &Arc<UnitWork>, units: Vec<Unit>, hunt: &mut Hunt<'_>) -> Result<(), QueryError> {
         let row_groups = units.len();
         let begun = self
             .each_unit(units, |unit| {
@@ -353,14 +405,18 @@ impl Engine {
                 async move { work.begin(unit, row_groups).await }
             })
             .await?;
-        let (mut found, mut walks) = (UnitResult::default(), vec![]);
+        let mut walks = vec![];
         for begun in begun {
             match begun {
                 Begun::Walk(walk) => walks.push(*walk),
-                Begun::Done(result) => found.extend(result, work),
+                Begun::Done(result) => hunt.take(result),
             }
         }
         while !walks.is_empty() {
+            if hunt.pending.len() >= hunt.due {
+                hunt.due = hunt.due.saturating_mul(JUDGED_GROWTH);
+                self.judge(hunt).await?;
+            }
             let share = walks.len().div_ceil(self.parallelism().get());
             let mut shares = vec![];
             while !walks.is_empty() {
@@ -373,10 +429,48 @@ impl Engine {
             for stepped in self.side_by_side(stepped).await? {
                 let (left, result) = stepped?;
                 walks.extend(left);
-                found.extend(result, work);
+                hunt.take(result);
             }
         }
-        Ok(found)
+        Ok(())
+    }
+
+    /// Merges the split traces that may match, as long as they can be among the newest, and decides.
+    async fn judge(&self, hunt: &mut Hunt<'_>) -> Result<(), QueryError> {
+        if hunt.pending.is_empty() {
+            return Ok(());
+        }
+        let _stage = hunt.reads.trail.stage("merge split traces and evaluate");
+        let mut newest: Vec<Winner> = hunt.pending.drain().map(|(id, start)| Winner { start, id }).collect();
+        newest.sort_unstable_by_key(|winner| (std::cmp::Reverse(winner.start), winner.id));
+        let mut rest = newest.split_off(newest.len().min(JUDGED_NEWEST));
+        let (mut newest, mut lot) = (newest.as_slice(), JUDGED_FIRST);
+        while !newest.is_empty() && hunt.wants(newest[0].start) {
+            let (now, later) = newest.split_at(newest.len().min(lot));
+            self.judge_all(now.iter().map(|winner| winner.id).collect(), hunt).await?;
+            (newest, lot) = (later, lot * 2);
+        }
+        rest.retain(|winner| hunt.wants(winner.start));
+        self.judge_all(rest.iter().map(|winner| winner.id).collect(), hunt).await
+    }
+
+    async fn judge_all(&self, ids: Vec<TraceId>, hunt: &mut Hunt<'_>) -> Result<(), QueryError> {
+        let columns = |layout: &Layout| {
+            let mut columns = UnitWork::columns(hunt.plan, layout)?;
+            columns.extend(BoundPipeline::bind(&hunt.plan.pipeline, layout)?.columns());
+            Ok(Some(columns))
+        };
+        let most = if hunt.plan.legacy.is_some() { MERGE_TRACES_MAX } else { MERGE_NARROW_TRACES_MAX };
+        for chunk in merge_chunks(ids, most) {
+            let merged = self.merged(hunt.sources, &chunk, &columns, hunt.reads).await?;
+            hunt.inspected += chunk.len() as u32;
+            hunt.judged.extend(chunk.iter());
+            if let Some(rows) = merged {
+                let winners = matching_traces(&rows, hunt.plan, hunt.request.range, hunt.reads)?;
+                hunt.won(winners);
+            }
+        }
+        Ok(())
     }
 
     /// Tells those of the certain winners that are not told yet.
@@ -455,11 +549,12 @@ struct UnitWork {
     plan: Arc<Plan>,
     pipeline: Option<BoundPipeline>,
     layout: Layout,
-    split: TraceSet,
-    loose: TraceSet,
+    /// Split traces that are judged when they are merged.
+    apart: TraceSet,
+    /// Those of them whose times are not known here.
+    valueless: TraceSet,
     range: Option<TimeRange>,
     limit: usize,
-    /// No trace that starts before can be among the newest: a full list of later ones is known.
     oldest_wanted: Arc<AtomicI64>,
     reads: Arc<Reads>,
 }
@@ -469,18 +564,6 @@ enum Begun {
     Done(UnitResult),
     /// Its columns are at hand: it goes back in time together with the others.
     Walk(Box<Walk>),
-}
-
-impl UnitResult {
-    fn extend(&mut self, other: Self, work: &UnitWork) {
-        self.winners.extend(other.winners);
-        self.touched.extend(other.touched);
-        self.traces += other.traces;
-        keep_newest(&mut self.winners, work.limit);
-        if let Some(last) = self.winners.get(work.limit.wrapping_sub(1)) {
-            work.oldest_wanted.fetch_max(last.start, Ordering::Relaxed);
-        }
-    }
 }
 
 /// Each thread reads so many units of a stretch at least: few of those that are not at hand wait for a stretch to end.
@@ -507,16 +590,8 @@ fn at_hand_together(units: Vec<Unit>, bytes: u64, threads: usize) -> Vec<Vec<Uni
 
 impl UnitWork {
     /// `None` if the source cannot contribute.
-    fn new(
-        source: &Source,
-        left_out: &TraceSet,
-        sources: &Sources,
-        plan: &Arc<Plan>,
-        request: &SearchRequest,
-        in_range: bool,
-        oldest_wanted: &Arc<AtomicI64>,
-        reads: &Arc<Reads>,
-    ) -> Result<Option<Self>, QueryError> {
+    fn new(source: &Source, in_range: bool, hunt: &Hunt<'_>) -> Result<Option<Self>, QueryError> {
+        let Hunt { sources, plan, request, reads, .. } = hunt;
         let layout = source.layout().clone();
         let predicate = plan.needed.as_ref().map(|needed| compile(needed, &layout)).transpose()?;
         let predicate = match predicate.as_ref().map(|p| p.constant()) {
@@ -524,31 +599,34 @@ impl UnitWork {
             Some(Some(Constant::Always)) => None,
             _ => predicate,
         };
-        let mut columns: BTreeSet<String> = [schema::TRACE_ID, schema::TRACE_START, schema::TRACE_DURATION].map(String::from).into();
         let pipeline = match plan.single {
             true => None,
             false => Some(BoundPipeline::bind(&plan.pipeline, &layout)?),
         };
-        if let Some(pipeline) = &pipeline {
-            columns.extend(pipeline.columns());
-        }
-        if let Some(tags) = &plan.legacy {
-            columns.extend(tags.columns(&layout));
-        }
         // Outside the range only parts of split traces are of interest.
-        let traces = (!in_range).then(|| Arc::clone(sources.loose_ids()));
+        let traces = (!in_range).then(|| Arc::clone(sources.valueless_ids()));
         Ok(Some(Self {
-            scan: Scan { predicate, traces, columns: Some(columns.into_iter().collect()) },
+            scan: Scan { predicate, traces, columns: Some(Self::columns(plan, &layout)?.into_iter().collect()), passing: false },
             plan: Arc::clone(plan),
             pipeline,
             layout,
-            split: left_out.clone(),
-            loose: sources.loose.clone(),
-            oldest_wanted: Arc::clone(oldest_wanted),
+            apart: plan.asks().apart(sources).clone(),
+            valueless: sources.valueless.clone(),
+            oldest_wanted: Arc::clone(&hunt.oldest_wanted),
             range: if source.within(request.range) { None } else { request.range },
             limit: request.limit,
             reads: Arc::clone(reads),
         }))
+    }
+
+    /// What is read to decide.
+    fn columns(plan: &Plan, layout: &Layout) -> Result<BTreeSet<String>, QueryError> {
+        let mut columns: BTreeSet<String> = [schema::TRACE_ID, schema::TRACE_START, schema::TRACE_DURATION].map(String::from).into();
+        columns.extend(BoundPipeline::bind(&plan.pipeline, layout)?.columns().into_iter().filter(|_| !plan.single));
+        if let Some(tags) = &plan.legacy {
+            columns.extend(tags.columns(layout));
+        }
+        Ok(columns)
     }
 
     /// Reads the unit and decides, unless its columns are at hand. `row_groups` are looked at side by side.
@@ -574,10 +652,8 @@ impl UnitWork {
                 continue;
             }
             let traces = Arc::clone(walk.traces());
-            // Split traces that are looked at together elsewhere are left out here; of the others that match it is told.
-            let wanted = |trace: u32, id: &dyn Fn() -> TraceId| match !self.split.is_empty() && self.split.contains(&id()) {
-                true => self.loose.contains(&id()),
-                false => traces.overlaps(trace, self.range),
+            let wanted = |trace: u32, id: &dyn Fn() -> TraceId| {
+                traces.overlaps(trace, self.range) || (!self.valueless.is_empty() && self.valueless.contains(&id()))
             };
             let records = walk.step(&self.scan, oldest_wanted, wanted, &self.reads)?;
             self.reads.trail.rows_kept.fetch_add(records.num_rows() as u64, Ordering::Relaxed);
@@ -596,22 +672,26 @@ impl UnitWork {
         result.traces += runs.len() as u32;
         let times = TraceTimes::of(records)?;
         let mut matched = |row: usize| {
-            let id = times.id(row);
-            if self.split.contains(&id) {
-                result.touched.push(id);
-            } else if times.overlaps(row, self.range) && self.plan.wants(times.start(row), &id) {
-                result.winners.push(Winner { start: times.start(row), id });
+            let (start, id) = (times.start(row), times.id(row));
+            let known = self.valueless.is_empty() || !self.valueless.contains(&id);
+            if known && !(times.overlaps(row, self.range) && self.plan.wants(start, &id)) {
+                return;
             }
+            let found = if known && !self.apart.contains(&id) { &mut result.winners } else { &mut result.touched };
+            found.push(Winner { start, id });
         };
         match (&self.pipeline, &self.plan.legacy) {
             (None, _) => runs.iter().for_each(|run| matched(run.start)),
-            (_, Some(tags)) => tags.matching(records, &self.layout, &runs, &mut matched)?,
-            (Some(pipeline), None) => {
+            (Some(pipeline), tags) => {
                 // A part of a split trace cannot tell whether the whole matches, so every part counts.
-                if !self.split.is_empty() {
-                    runs.iter().filter(|run| self.split.contains(&times.id(run.start))).for_each(|run| matched(run.start));
+                let apart = |run: &Range<usize>| !self.apart.is_empty() && self.apart.contains(&times.id(run.start));
+                let (parts, whole): (Vec<_>, Vec<_>) = runs.into_iter().partition(apart);
+                parts.iter().for_each(|run| matched(run.start));
+                match tags {
+                    _ if whole.is_empty() => {}
+                    Some(tags) => tags.matching(records, &self.layout, &whole, &mut matched)?,
+                    None => pipeline.evaluate(records, &self.reads, |run, _| if !apart(&run) { matched(run.start) })?,
                 }
-                pipeline.evaluate(records, &self.reads, |run, _| matched(run.start))?;
             }
         }
         Ok(())

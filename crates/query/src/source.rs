@@ -1,7 +1,8 @@
 //! The places a tenant's spans are in at one moment: blocks of a table snapshot and live batches.
 //!
-//! A trace that lies in more than one place is *split* ([`crate::split`]). It is left out wherever it is found in
-//! part, and evaluated from all its rows merged, so that every answer is about whole traces.
+//! A trace that lies in more than one place is *split* ([`crate::split`]). What a query asks of each span alone is asked of its
+//! rows where they lie, with what is known of the whole trace ([`crate::parts`]). For the rest it is left out wherever it
+//! is found in part, and evaluated from all its rows merged, so that every answer is about whole traces.
 
 use std::{
     collections::HashMap,
@@ -20,6 +21,7 @@ use storage::OpenBlock;
 use crate::{
     columns::ColumnCache,
     layout::Layout,
+    parts::{BlockParts, PartRows, with_root_columns},
     reads::Reads,
     request::{QueryError, TimeRange},
     scan::{BlockReader, Scan, read_memory},
@@ -38,11 +40,15 @@ pub struct Source {
     pub range: TimeRange,
     /// Of a batch in memory; those of blocks are kept with their columns.
     index: OnceLock<Arc<TraceIndex>>,
+    /// Of a block: its rows of split traces.
+    parts: Arc<BlockParts>,
+    /// When the traces in it, each as a whole, begin and end.
+    reach: TimeRange,
 }
 
 pub enum SourceData {
     Memory(SpanBatch, Layout),
-    Block(BlockReader),
+    Block(Arc<BlockReader>, Layout),
 }
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(0);
@@ -50,7 +56,7 @@ static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 impl Source {
     fn new(data: SourceData, range: TimeRange) -> Arc<Self> {
         let id = SourceId(NEXT_ID.fetch_add(1, Ordering::Relaxed));
-        Arc::new(Self { id, data, range, index: OnceLock::new() })
+        Arc::new(Self { id, data, range, index: OnceLock::new(), parts: Arc::default(), reach: range })
     }
 
     pub fn memory(batch: SpanBatch) -> Arc<Self> {
@@ -62,13 +68,34 @@ impl Source {
     pub fn block(block: Arc<OpenBlock>, cache: ColumnCache) -> Result<Arc<Self>, QueryError> {
         let entry = block.entry();
         let range = TimeRange { start: entry.min_start_unix_nano, end: entry.max_end_unix_nano };
-        Ok(Self::new(SourceData::Block(BlockReader::new(block, cache)?), range))
+        let reader = BlockReader::new(block, cache)?;
+        let layout = reader.layout.clone();
+        Ok(Self::new(SourceData::Block(Arc::new(reader), layout), range))
+    }
+
+    /// The same block with what is now known of its rows of split traces.
+    pub fn with_parts(&self, parts: BlockParts) -> Arc<Self> {
+        let SourceData::Block(reader, _) = &self.data else { unreachable!("parts are those of blocks") };
+        let mut layout = reader.layout.clone();
+        if !parts.is_empty() {
+            layout.schema = Arc::new(with_root_columns(&layout.schema));
+        }
+        let reach = parts.reach().map_or(self.range, |reach| TimeRange {
+            start: reach.start.min(self.range.start),
+            end: reach.end.max(self.range.end),
+        });
+        let data = SourceData::Block(Arc::clone(reader), layout);
+        Arc::new(Self { id: self.id, data, range: self.range, index: OnceLock::new(), parts: Arc::new(parts), reach })
+    }
+
+    /// Whether it holds spans that an earlier block holds too, as far as that is known.
+    pub fn has_copies(&self) -> bool {
+        self.parts.has_copies()
     }
 
     pub fn layout(&self) -> &Layout {
         match &self.data {
-            SourceData::Memory(_, layout) => layout,
-            SourceData::Block(reader) => &reader.layout,
+            SourceData::Memory(_, layout) | SourceData::Block(_, layout) => layout,
         }
     }
 
@@ -76,12 +103,17 @@ impl Source {
     pub fn block_bytes(&self) -> Option<u64> {
         match &self.data {
             SourceData::Memory(..) => None,
-            SourceData::Block(reader) => Some(reader.block.entry().size_bytes),
+            SourceData::Block(reader, _) => Some(reader.block.entry().size_bytes),
         }
     }
 
     pub fn overlaps(&self, range: Option<TimeRange>) -> bool {
         range.is_none_or(|range| self.range.start <= range.end && self.range.end >= range.start)
+    }
+
+    /// Whether a trace in it may overlap, with all its spans wherever they are. Not of traces whose values are not known.
+    pub fn reaches(&self, range: Option<TimeRange>) -> bool {
+        range.is_none_or(|range| self.reach.start <= range.end && self.reach.end >= range.start)
     }
 
     /// Whether every trace in it certainly overlaps `range`.
@@ -119,7 +151,7 @@ impl Source {
                 }
                 false
             }
-            SourceData::Block(reader) => reader.block.sidecar().trace_filter.contains(id),
+            SourceData::Block(reader, _) => reader.block.sidecar().trace_filter.contains(id),
         }
     }
 
@@ -128,18 +160,23 @@ impl Source {
         let unit = |row_group, memory_bytes| Unit { source: Arc::clone(self), row_group, memory_bytes };
         Ok(match &self.data {
             SourceData::Memory(..) => vec![unit(None, 0)],
-            SourceData::Block(reader) => {
-                reader.row_groups(scan, reads)?.into_iter().map(|r| unit(Some(r), reader.memory_bytes(r, scan))).collect()
+            SourceData::Block(reader, layout) => {
+                reader.row_groups(scan, layout, &self.parts, reads)?.into_iter().map(|r| unit(Some(r), reader.memory_bytes(r, scan))).collect()
             }
         })
     }
 
-    /// All rows of some traces with all their columns, for merging with other places' rows.
-    pub async fn traces(self: &Arc<Self>, ids: &Arc<Vec<TraceId>>, reads: &Arc<Reads>) -> Result<Vec<SpanBatch>, QueryError> {
-        let scan = Scan { traces: Some(Arc::clone(ids)), ..Scan::default() };
+    /// All rows of some traces as they lie, with some of their columns (`None`: all), for merging with other places' rows.
+    pub async fn traces(
+        self: &Arc<Self>,
+        ids: &Arc<Vec<TraceId>>,
+        columns: Option<Vec<String>>,
+        reads: &Arc<Reads>,
+    ) -> Result<Vec<SpanBatch>, QueryError> {
+        let scan = Scan { traces: Some(Arc::clone(ids)), columns, ..Scan::default() };
         let mut found = vec![];
         for unit in self.units(&scan, reads)? {
-            let records = unit.read(&scan, reads).await?;
+            let records = unit.read_with(None, &scan, reads).await?;
             if records.num_rows() > 0 {
                 found.push(SpanBatch { records, catalogue: Arc::clone(&self.layout().catalogue) });
             }
@@ -159,16 +196,21 @@ pub struct Unit {
 
 impl Unit {
     pub async fn read(&self, scan: &Scan, reads: &Arc<Reads>) -> Result<RecordBatch, QueryError> {
+        self.read_with(self.parts(), scan, reads).await
+    }
+
+    /// Without `parts` the rows are as they lie.
+    async fn read_with(&self, parts: Option<&Arc<PartRows>>, scan: &Scan, reads: &Arc<Reads>) -> Result<RecordBatch, QueryError> {
         reads.go_on()?;
         let began = reads.trail.read_begins();
         let rows = match (&self.source.data, self.row_group) {
-            (SourceData::Block(reader), Some(row_group)) => reader.read(row_group, scan, reads).await?,
+            (SourceData::Block(reader, _), Some(row_group)) => reader.read(row_group, scan, parts, reads).await?,
             (SourceData::Memory(batch, _), _) => read_memory(&batch.records, scan, reads)?,
-            (SourceData::Block(_), None) => unreachable!("units of a block name their row group"),
+            (SourceData::Block(..), None) => unreachable!("units of a block name their row group"),
         };
         if let Some(began) = began {
             let block = match &self.source.data {
-                SourceData::Block(reader) => Some(reader.block.entry().id).zip(self.row_group),
+                SourceData::Block(reader, _) => Some(reader.block.entry().id).zip(self.row_group),
                 SourceData::Memory(..) => None,
             };
             reads.trail.read_ends(began, block, rows.num_rows() as u64);
@@ -183,9 +225,17 @@ impl Unit {
     pub async fn whole(&self, scan: &Scan, reads: &Arc<Reads>) -> Result<Option<(RecordBatch, Arc<TraceIndex>)>, QueryError> {
         reads.go_on()?;
         let found = match (&self.source.data, self.row_group) {
-            (SourceData::Block(reader), Some(row_group)) => {
+            (SourceData::Block(reader, _), Some(row_group)) => {
                 let Some(whole) = reader.whole(row_group, scan, reads).await? else { return Ok(None) };
-                let index = reader.traces(row_group, &whole).await?;
+                let parts = self.parts().filter(|parts| parts.concern(scan, &reader.layout.schema));
+                let whole = match parts {
+                    Some(parts) => parts.applied(&whole, None, scan)?,
+                    None => whole,
+                };
+                let index = match parts.filter(|parts| !parts.is_empty()) {
+                    Some(parts) => parts.traces(&whole)?,
+                    None => reader.traces(row_group, &whole).await?,
+                };
                 (whole, index)
             }
             (SourceData::Memory(batch, _), _) => {
@@ -198,10 +248,23 @@ impl Unit {
                 };
                 (batch.records.clone(), Arc::clone(index))
             }
-            (SourceData::Block(_), None) => unreachable!("units of a block name their row group"),
+            (SourceData::Block(..), None) => unreachable!("units of a block name their row group"),
         };
         reads.trail.units_read.fetch_add(1, Ordering::Relaxed);
         Ok(Some(found))
+    }
+
+    /// The rows of the traces that `scan` names as they lie in a block, and their numbers in the row group, which comes first.
+    pub async fn rows_of_traces(&self, scan: &Scan, reads: &Arc<Reads>) -> Result<Option<(usize, Vec<u32>, RecordBatch)>, QueryError> {
+        let (SourceData::Block(reader, _), Some(row_group), Some(traces)) = (&self.source.data, self.row_group, &scan.traces) else {
+            return Ok(None);
+        };
+        let (rows, records) = reader.rows_of_traces(row_group, traces, scan, reads).await?;
+        Ok(Some((row_group, rows, records)))
+    }
+
+    fn parts(&self) -> Option<&Arc<PartRows>> {
+        self.source.parts.of(self.row_group?)
     }
 }
 
@@ -246,33 +309,31 @@ impl LiveSources {
 pub struct Sources {
     /// Where spans lie, in the order in which they were received.
     pub all: Vec<Arc<Source>>,
-    /// The traces that lie in several of them: left out where they are found in part.
+    /// The traces that lie in several of them.
     pub split: TraceSet,
-    /// Split traces put together before, and which of those in each are out of date or loose.
-    pub together: Vec<(Arc<Source>, TraceSet)>,
-    /// Split traces that `together` has not, or that have a part in live data: to be merged for each query.
+    /// Those of them whose rows cannot be looked at where they lie, as some may be copies.
     pub loose: TraceSet,
-    loose_ids: OnceLock<Arc<Vec<TraceId>>>,
+    /// `loose`, and those of which only the whole-trace values are not known where they lie.
+    pub valueless: TraceSet,
+    /// Whether it is known of all blocks which of their rows are copies.
+    copies_known: bool,
+    valueless_ids: OnceLock<Arc<Vec<TraceId>>>,
 }
 
 impl Sources {
-    pub fn new(all: Vec<Arc<Source>>, split: TraceSet, together: Vec<(Arc<Source>, TraceSet)>, loose: TraceSet) -> Self {
-        Self { all, split, together, loose, loose_ids: OnceLock::new() }
+    pub fn new(all: Vec<Arc<Source>>, split: TraceSet, loose: TraceSet, valueless: TraceSet, copies_known: bool) -> Self {
+        Self { all, split, loose, valueless, copies_known, valueless_ids: OnceLock::new() }
     }
 
-    /// The ids of `loose`, ascending, each once. Sorted when first asked for.
-    pub fn loose_ids(&self) -> &Arc<Vec<TraceId>> {
-        self.loose_ids.get_or_init(|| {
-            let mut ids: Vec<TraceId> = self.loose.iter().copied().collect();
-            ids.sort_unstable();
-            ids.dedup();
-            Arc::new(ids)
-        })
+    /// Whether each row of the source counts, wherever else its trace lies: blocks come before live data, and of spans that
+    /// lie twice the first counts.
+    pub fn counts_all(&self, source: &Source) -> bool {
+        let block = source.block_bytes().is_some();
+        if block { self.copies_known && !source.has_copies() } else { self.loose.is_empty() }
     }
 
-    /// Each source, and the traces to leave out of it.
-    pub fn parts(&self) -> impl Iterator<Item = (&Arc<Source>, &TraceSet)> {
-        let lying = self.all.iter().map(|source| (source, &self.split));
-        lying.chain(self.together.iter().map(|(source, left_out)| (source, left_out)))
+    /// The ids of `valueless`, ascending, each once. Sorted when first asked for.
+    pub fn valueless_ids(&self) -> &Arc<Vec<TraceId>> {
+        self.valueless_ids.get_or_init(|| Arc::new(self.valueless.ids()))
     }
 }

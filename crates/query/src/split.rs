@@ -43,9 +43,12 @@ impl TraceSet {
         self.0.iter().map(|set| set.len()).sum()
     }
 
-    /// In no order; a trace may come twice.
-    pub fn iter(&self) -> impl Iterator<Item = &TraceId> {
-        self.0.iter().flat_map(|set| set.iter())
+    /// Ascending, each once.
+    pub fn ids(&self) -> Vec<TraceId> {
+        let mut ids: Vec<TraceId> = self.0.iter().flat_map(|set| set.iter()).copied().collect();
+        ids.sort_unstable();
+        ids.dedup();
+        ids
     }
 }
 
@@ -136,6 +139,16 @@ impl BlockTraces {
     /// The blocks of a split trace; none for another.
     pub fn blocks_of(&self, id: &TraceId) -> impl Iterator<Item = Ulid> {
         self.several.get(id).into_iter().flatten().map(|number| self.blocks[number])
+    }
+
+    /// The split traces of which one of these blocks holds a part. Looks at all of them.
+    pub fn split_in(&self, blocks: impl Iterator<Item = Ulid>) -> Arc<HashSet<TraceId>> {
+        let numbers: HashSet<BlockNumber> = blocks.filter_map(|id| Some(self.numbers.get(&id)?.0)).collect();
+        if numbers.is_empty() {
+            return Arc::default();
+        }
+        let there = self.several.iter().filter(|(_, several)| several.iter().any(|number| numbers.contains(number)));
+        Arc::new(there.map(|(id, _)| *id).collect())
     }
 
     /// Whether any block holds the trace.

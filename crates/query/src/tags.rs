@@ -14,11 +14,12 @@ use traceql::ast::{Attribute, AttributeName, FieldExpr, Intrinsic, Scope, SpanOf
 use crate::{
     engine::{Answer, Engine},
     layout::{Layout, Place},
-    matching::Matching,
+    matching::{Asks, Matching},
     metrics::groups::column_codes,
     reader::{KeyValues, Reader},
     reads::Reads,
     request::{QueryError, TagNamesRequest, TagScope, TagValuesRequest, TimeRange},
+    search::asks_whole_trace,
     source::Source,
     traces::TraceRows,
     value::{Value, kind_word, status_word},
@@ -105,7 +106,14 @@ impl Engine {
             }
             return Ok(names);
         };
-        let matching = Matching { condition: Some(filter), started: request.range, sources: request.range, columns: &|_| Ok(None) };
+        let matching = Matching {
+            condition: Some(filter),
+            started: request.range,
+            sources: request.range,
+            left_out: &BTreeSet::new(),
+            columns: &|_| Ok(None),
+            asks: Asks::Span,
+        };
         let add = |part: Names| {
             for (scope, found) in part.into_iter().filter(|(scope, _)| wanted(*scope)) {
                 names.entry(scope).or_default().extend(found);
@@ -168,16 +176,18 @@ impl Engine {
         }
         let filter = traceql::lenient_filter(&request.query);
         for tenant in tenants {
-            let mut sources = self.sources(tenant, reads).await?;
-            if filter.is_none() && sources.split.is_empty() {
-                let mut others = vec![];
-                for source in std::mem::take(&mut sources.all) {
-                    match listed(&source, names, request.range) {
-                        Some(listed) => values.extend(listed),
-                        None => others.push(source),
+            let sources = self.sources(tenant, reads).await?;
+            let mut left_out = BTreeSet::new();
+            if filter.is_none() {
+                for source in sources.all.iter().filter(|source| sources.counts_all(source)) {
+                    if let Some(listed) = listed(source, names, request.range) {
+                        values.extend(listed);
+                        left_out.insert(source.id);
                     }
                 }
-                sources.all = others;
+                if left_out.len() == sources.all.len() {
+                    continue;
+                }
             }
             let columns = |layout: &Layout| {
                 let mut columns = BTreeSet::new();
@@ -186,7 +196,14 @@ impl Engine {
                 }
                 Ok(Some(columns))
             };
-            let matching = Matching { condition: filter.as_ref(), started: request.range, sources: request.range, columns: &columns };
+            let matching = Matching {
+                condition: filter.as_ref(),
+                started: request.range,
+                sources: request.range,
+                left_out: &left_out,
+                columns: &columns,
+                asks: if names.iter().any(asks_whole_trace) { Asks::Values } else { Asks::Span },
+            };
             let names = names.to_vec();
             let add = |part: BTreeSet<_>| {
                 values.extend(part);

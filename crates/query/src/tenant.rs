@@ -8,28 +8,29 @@ use std::{
     sync::Arc,
 };
 
-use block::batch::SpanBatch;
 use futures::{StreamExt, stream};
 use model::TenantId;
 use storage::{BlockEntry, Snapshot};
+use tokio_util::task::AbortOnDropHandle;
 use ulid::Ulid;
 
 use crate::{
     engine::Engine,
+    joins::{Joins, ValuesMemory, join},
     live::LiveGeneration,
     reads::{BrokenBlock, Reads},
     request::QueryError,
     scan::unreadable,
     source::{LiveSources, Source, Sources},
     split::{BlockTraces, LiveTraces, TraceSet},
-    together::Together,
 };
 
 /// Blocks opened at the same time when a query meets many new ones.
 const BLOCKS_OPENING_MAX: usize = 16;
+/// Lots of split traces that are looked at at the same time: see [`crate::joins`] for what each takes.
+const LOTS_AT_ONCE_MAX: usize = 4;
 
 /// Bounded by the blocks and live batches that the tenant has.
-#[derive(Default)]
 pub struct Tenant {
     /// The version of the table that was looked at last.
     version: Option<i64>,
@@ -40,14 +41,29 @@ pub struct Tenant {
     /// Counts changes of `blocks`.
     changes: u64,
     traces: BlockTraces,
-    together: Together,
-    /// The count of changes after which `together` was brought up to date.
-    together_at: u64,
+    joins: Joins,
+    /// The count of changes after which `joins` was brought up to date.
+    joins_at: u64,
     live: LiveSources,
     live_traces: LiveTraces,
 }
 
 impl Tenant {
+    /// One of which nothing is known yet. `memory` is for the values of its split traces.
+    pub fn new(memory: Arc<ValuesMemory>) -> Self {
+        Self {
+            version: None,
+            blocks: BTreeMap::new(),
+            closed: BTreeMap::new(),
+            changes: 0,
+            traces: BlockTraces::default(),
+            joins: Joins::new(memory),
+            joins_at: 0,
+            live: LiveSources::default(),
+            live_traces: LiveTraces::default(),
+        }
+    }
+
     /// Everything the tenant has, by a snapshot of its table and live data taken before it. Blocks that are known to be
     /// broken are left out and go into `reads`.
     ///
@@ -70,20 +86,23 @@ impl Tenant {
             }
         }
         self.open(engine, tenant, &broken).await?;
-        if self.together_at != self.changes {
-            self.put_together(engine, tenant).await;
-            self.together_at = self.changes;
+        if self.joins_at != self.changes {
+            self.join(engine, tenant).await;
+            self.joins_at = self.changes;
         }
         let batches = live.iter().filter(|generation| !committed(generation, snapshot));
         let batches = self.live.of(batches.flat_map(|generation| &generation.batches));
         let live_split = self.live_traces.split(&batches, &self.traces, self.changes);
-        let loose = TraceSet::of([self.together.waiting(), &live_split]);
+        // What is known of their parts elsewhere was found with the rows that are missing now.
+        let missing = self.traces.split_in(broken.keys().copied());
+        let loose = TraceSet::of([self.joins.waiting(), &live_split, &missing]);
+        let valueless = loose.clone().and(self.joins.valueless());
         let blocks = self.blocks.iter().filter(|(id, _)| !broken.contains_key(id)).map(|(_, source)| Arc::clone(source));
         // Blocks first: merged rows of a trace keep the order in which they were received.
         let all = blocks.chain(batches).collect();
         // Some may lie in a single place, where the other is broken. They are looked at like the rest.
         let split = TraceSet::of([self.traces.split(), &live_split]);
-        Ok(Sources::new(all, split, self.together.sources(&loose), loose))
+        Ok(Sources::new(all, split, loose, valueless, self.joins.waiting().is_empty() && missing.is_empty()))
     }
 
     /// Whether all blocks of the snapshot are open.
@@ -100,8 +119,9 @@ impl Tenant {
         let gone: Vec<Ulid> = self.blocks.keys().filter(|id| !there.contains(id)).copied().collect();
         for id in gone {
             self.blocks.remove(&id);
+            self.joins.forget(id);
             let changed = self.traces.remove(id);
-            self.together.change(&changed, self.traces.split());
+            self.joins.change(&changed, self.traces.split());
             self.changes += 1;
         }
         let closed = snapshot.blocks.iter().filter(|entry| !self.blocks.contains_key(&entry.id));
@@ -123,7 +143,7 @@ impl Tenant {
         while let Some(opened) = opening.next().await {
             let (id, source, ids) = opened?;
             let changed = self.traces.add(id, &ids);
-            self.together.change(&changed, self.traces.split());
+            self.joins.change(&changed, self.traces.split());
             self.blocks.insert(id, source);
             self.closed.remove(&id);
             self.changes += 1;
@@ -131,29 +151,45 @@ impl Tenant {
         Ok(())
     }
 
-    /// Merges split traces that wait. Those that cannot be merged now stay with the queries that need them.
-    async fn put_together(&mut self, engine: &Engine, tenant: &TenantId) {
-        self.together.tidy();
-        let reads = Arc::new(Reads::default());
+    /// Finds what split traces that wait are as a whole. Those of which it cannot be found now stay with the queries that need them.
+    async fn join(&mut self, engine: &Engine, tenant: &TenantId) {
+        self.joins.tidy();
         let mut broken: HashSet<Ulid> = HashSet::new();
-        while let Some(ids) = self.together.next(|id| self.traces.blocks_of(id).all(|block| !broken.contains(&block))) {
-            let places: HashSet<Ulid> = ids.iter().flat_map(|id| self.traces.blocks_of(id)).collect();
-            let holders = self.blocks.iter().filter(|(id, _)| places.contains(id));
-            let holders: Vec<Arc<Source>> = holders.map(|(_, source)| Arc::clone(source)).collect();
-            match engine.merged_from(&holders, &ids, &reads).await {
-                Ok(Some(merged)) => {
-                    let rows = merged.records.num_rows();
-                    let batch = SpanBatch { records: merged.records, catalogue: merged.layout.catalogue };
-                    self.together.keep(ids, Source::memory(batch), rows);
-                }
-                Ok(None) => unreachable!("the blocks of a split trace hold it"),
-                Err(error) => {
-                    tracing::warn!(%tenant, %error, "traces that lie in several blocks are merged by each query for now");
-                    // On with those that are not in this block.
-                    if !error.block.is_some_and(|block| broken.insert(block)) {
-                        return;
+        let at_once = engine.parallelism().get().min(LOTS_AT_ONCE_MAX);
+        loop {
+            let lots = self.joins.lots(|id| self.traces.blocks_of(id).all(|block| !broken.contains(&block)));
+            let (traces, blocks) = (&self.traces, &self.blocks);
+            let mut joining = stream::iter(lots)
+                .map(|ids| {
+                    let places: HashSet<Ulid> = ids.iter().flat_map(|id| traces.blocks_of(id)).collect();
+                    let holders = blocks.iter().filter(|(id, _)| places.contains(id));
+                    let holders = holders.map(|(id, source)| (*id, Arc::clone(source))).collect();
+                    let joining = AbortOnDropHandle::new(tokio::spawn(join(holders, Arc::clone(&ids))));
+                    async move { (ids, joining.await) }
+                })
+                .buffered(at_once);
+            let mut again = false;
+            while let Some((ids, joined)) = joining.next().await {
+                let error = match joined {
+                    Ok(Ok(found)) => {
+                        self.joins.keep(&ids, found);
+                        continue;
                     }
-                }
+                    Ok(Err(error)) => error,
+                    Err(error) => QueryError::internal(error),
+                };
+                tracing::warn!(%tenant, %error, "traces that lie in several blocks are merged by each query for now");
+                // On with those that are not in this block.
+                again |= error.block.is_some_and(|block| broken.insert(block));
+            }
+            drop(joining);
+            if !again {
+                break;
+            }
+        }
+        for (id, parts) in self.joins.changed() {
+            if let Some(source) = self.blocks.get_mut(&id) {
+                *source = source.with_parts(parts);
             }
         }
     }

@@ -6,12 +6,19 @@ use arrow::{
     array::{AsArray, RecordBatch},
     datatypes::Int64Type,
 };
-use block::{merge::merge, promotion::PromotionPolicy, schema};
+use block::{
+    merge::{merge, merge_narrow},
+    promotion::PromotionPolicy,
+    schema, whole_trace,
+};
+use futures::{StreamExt, stream};
 use model::{TenantId, TraceId};
 use proto::{otlp::trace::v1::TracesData, tempopb};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
-    engine::{Answer, Engine, merge_chunks},
+    engine::{Answer, Engine, MERGE_TRACES_MAX, merge_chunks},
+    joins,
     layout::Layout,
     explain::Pruned,
     reads::Reads,
@@ -31,7 +38,7 @@ pub struct TraceRows {
 pub type Columns<'a> = &'a (dyn Fn(&Layout) -> Result<Option<BTreeSet<String>>, QueryError> + Sync);
 
 impl Engine {
-    /// The rows of `ids`. A split trace comes merged, with all columns; the others as they lie.
+    /// The rows of `ids`. A split trace comes merged; the others as they lie.
     pub(crate) async fn whole_traces(
         &self,
         sources: &Sources,
@@ -39,17 +46,16 @@ impl Engine {
         columns: Columns<'_>,
         reads: &Arc<Reads>,
     ) -> Result<Vec<TraceRows>, QueryError> {
-        let loose: Vec<TraceId> = ids.iter().copied().filter(|id| sources.loose.contains(id)).collect();
+        let (split, lying): (Vec<TraceId>, Vec<TraceId>) = ids.iter().copied().partition(|id| sources.split.contains(id));
         let mut found = vec![];
-        for (source, left_out) in sources.parts() {
-            let mut here: Vec<TraceId> =
-                ids.iter().copied().filter(|id| !left_out.contains(id) && source.may_hold(id)).collect();
+        for source in &sources.all {
+            let mut here: Vec<TraceId> = lying.iter().copied().filter(|id| source.may_hold(id)).collect();
             if here.is_empty() {
                 continue;
             }
             here.sort_unstable();
             let columns = columns(source.layout())?.map(|names| names.into_iter().collect());
-            let scan = Scan { traces: Some(Arc::new(here)), columns, predicate: None };
+            let scan = Scan { traces: Some(Arc::new(here)), columns, ..Scan::default() };
             let layout = source.layout().clone();
             let units = source.units(&scan, reads)?;
             let batches = self
@@ -64,38 +70,62 @@ impl Engine {
                 TraceRows { records, layout }
             }));
         }
-        for chunk in merge_chunks(loose) {
-            let merged = self.merged(sources, &chunk, reads).await?;
+        for chunk in merge_chunks(split, MERGE_TRACES_MAX) {
+            let merged = self.merged(sources, &chunk, columns, reads).await?;
             reads.hold(merged.iter().map(|rows| rows.records.get_array_memory_size()).sum())?;
             found.extend(merged);
         }
         Ok(found)
     }
 
-    /// The rows of split traces, merged from all places. `ids` ascending.
+    /// The rows of split traces, merged from all places, with the columns that are asked for and those that tell what the traces
+    /// are as a whole. `ids` ascending.
     pub(crate) async fn merged(
         &self,
         sources: &Sources,
         ids: &Arc<Vec<TraceId>>,
+        columns: Columns<'_>,
         reads: &Arc<Reads>,
     ) -> Result<Option<TraceRows>, QueryError> {
-        self.merged_from(&sources.all, ids, reads).await
-    }
-
-    pub(crate) async fn merged_from(
-        &self,
-        sources: &[Arc<Source>],
-        ids: &Arc<Vec<TraceId>>,
-        reads: &Arc<Reads>,
-    ) -> Result<Option<TraceRows>, QueryError> {
-        let mut parts = vec![];
-        for source in sources.iter().filter(|source| ids.iter().any(|id| source.may_hold(id))) {
-            parts.extend(source.traces(ids, reads).await?);
-            reads.fits(parts.iter().map(|part| part.records.get_array_memory_size()).sum())?;
+        let holders: Vec<&Arc<Source>> = sources.all.iter().filter(|source| ids.iter().any(|id| source.may_hold(id))).collect();
+        // What one place is asked for all are: merged rows have the same columns.
+        let mut wanted: Option<BTreeSet<String>> = Some(BTreeSet::new());
+        for source in &holders {
+            wanted = match (wanted, columns(source.layout())?) {
+                (Some(mut wanted), Some(names)) => {
+                    wanted.extend(names);
+                    wanted.extend(joins::columns(source.layout()));
+                    Some(wanted)
+                }
+                _ => None,
+            };
+        }
+        let narrow = wanted.is_some();
+        let wanted: Option<Vec<String>> =
+            wanted.map(|names| names.into_iter().filter(|name| !whole_trace::COLUMNS.contains(&name.as_str())).collect());
+        let reading = holders.into_iter().map(|source| {
+            let (source, ids, columns, reads) = (Arc::clone(source), Arc::clone(ids), wanted.clone(), Arc::clone(reads));
+            async move { source.traces(&ids, columns, &reads).await }
+        });
+        let reading: Vec<_> = reading.collect();
+        let mut reading = stream::iter(reading)
+            .map(|reading| {
+                let reading = AbortOnDropHandle::new(tokio::spawn(reading));
+                async move { reading.await.unwrap_or_else(|e| Err(QueryError::internal(e))) }
+            })
+            .buffered(self.parallelism().get());
+        let (mut parts, mut bytes) = (vec![], 0);
+        while let Some(read) = reading.next().await {
+            for part in read? {
+                bytes += part.records.get_array_memory_size();
+                parts.push(part);
+            }
+            reads.fits(bytes)?;
         }
         if parts.is_empty() {
             return Ok(None);
         }
+        let merge = if narrow { merge_narrow } else { merge };
         let merged = merge(&parts, &PromotionPolicy::default()).map_err(QueryError::internal)?;
         let layout = Layout { schema: merged.records.schema(), catalogue: merged.catalogue };
         Ok(Some(TraceRows { records: merged.records, layout }))
@@ -147,11 +177,7 @@ impl Engine {
             }
             let sources = self.sources(tenant, reads).await?;
             let _stage = reads.trail.stage("read the trace");
-            for (source, left_out) in sources.parts() {
-                if left_out.contains(&request.id) || !source.may_hold(&request.id) {
-                    reads.trail.prune(Pruned::Traces);
-                }
-            }
+            sources.all.iter().filter(|source| !source.may_hold(&request.id)).for_each(|_| reads.trail.prune(Pruned::Traces));
             let rows = self.whole_traces(&sources, &[request.id], &|_| Ok(None), reads).await?;
             batches.extend(rows.into_iter().map(|r| r.records).filter(|records| overlaps(records, request.range)));
         }

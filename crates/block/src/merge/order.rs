@@ -14,7 +14,7 @@ use crate::whole_trace::{Seen, SpanRows};
 
 /// `len` consecutive rows of input `batch`, from row `start`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Run {
+pub struct Run {
     pub batch: usize,
     pub start: usize,
     pub len: usize,

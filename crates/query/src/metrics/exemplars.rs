@@ -120,16 +120,24 @@ impl Exemplars {
             self.keep(slot, Candidate { digest: (digest, trace), start, interval, group, measured });
             self.settled
         };
-        // Small enough to stand in the loops themselves: all but a few spans need no more.
-        let mut look = |row: usize| {
-            let (start, digest) = (starts[row], digest(starts[row]));
-            if !settled.passes_over(start, digest) {
-                settled = enter(row, start, digest);
-            }
-        };
+        // All but a few spans need no more than stands in these loops themselves.
         match selected {
-            None => (0..starts.len()).for_each(&mut look),
-            Some(rows) => rows.iter().for_each(|row| look(*row as usize)),
+            None => {
+                for (row, start) in starts.iter().enumerate() {
+                    let digest = digest(*start);
+                    if !settled.passes_over(*start, digest) {
+                        settled = enter(row, *start, digest);
+                    }
+                }
+            }
+            Some(rows) => {
+                for row in rows.iter().map(|row| *row as usize) {
+                    let (start, digest) = (starts[row], digest(starts[row]));
+                    if !settled.passes_over(start, digest) {
+                        settled = enter(row, start, digest);
+                    }
+                }
+            }
         }
         Ok(())
     }

@@ -25,12 +25,13 @@ use traceql::ast::{Attribute, FieldExpr, MetricsExpr, MetricsFunction, MetricsQu
 use crate::{
     engine::{Answer, Engine},
     layout::Layout,
-    matching::Matching,
+    matching::{Asks, Matching},
     parents,
     explain::Trail,
     partial::Partial,
     reads::Reads,
     request::{MetricsRequest, QueryError},
+    search::asks_whole_trace,
     spansets::{BoundPipeline, rows_needed, single_filter},
     traces::TraceRows,
 };
@@ -175,7 +176,9 @@ impl Engine {
                 condition: work.condition.as_ref(),
                 started: work.single.then_some(intervals.covered()),
                 sources: Some(intervals.covered()),
+                left_out: &BTreeSet::new(),
                 columns: &columns,
+                asks: work.asks(),
             };
             let (counting, time) = (Arc::clone(&work), Arc::clone(reads));
             let add = |part: Part| {
@@ -304,6 +307,18 @@ impl Work {
         let mut names: Vec<&Attribute> = self.query.by.iter().collect();
         names.extend(measured(&self.query.function));
         names
+    }
+
+    /// What it takes beside the condition to be known of a span's trace.
+    fn asks(&self) -> Asks {
+        let compares = matches!(self.query.function, MetricsFunction::Compare { .. });
+        if !self.single {
+            Asks::Trace
+        } else if compares || self.names().into_iter().any(asks_whole_trace) {
+            Asks::Values
+        } else {
+            Asks::Span
+        }
     }
 
     fn columns(&self, layout: &Layout) -> Result<Option<BTreeSet<String>>, QueryError> {

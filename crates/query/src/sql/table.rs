@@ -1,7 +1,7 @@
 //! The table `spans`: every span of the tenants once, from live data and blocks, read unit by unit.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     fmt,
     sync::Arc,
 };
@@ -28,10 +28,10 @@ use super::{
     pushdown::{Wanted, wanted},
 };
 use crate::{
-    engine::{Engine, merge_chunks},
+    engine::{Engine, MERGE_NARROW_TRACES_MAX, merge_chunks},
     explain::Pruned,
     layout::Layout,
-    matching::{Matching, Part, Selection},
+    matching::{Asks, Matching, Part, Selection},
     reads::Reads,
     request::QueryError,
     source::{Sources, Unit},
@@ -109,7 +109,7 @@ impl Spans {
         let matching = wanted.matching(&names);
         let mut queue = VecDeque::new();
         for sources in &self.sources {
-            for (source, left_out) in sources.parts() {
+            for source in &sources.all {
                 if !source.overlaps(matching.sources) {
                     self.reads.trail.prune(Pruned::Time);
                     continue;
@@ -119,11 +119,11 @@ impl Spans {
                     continue;
                 };
                 let units = source.units(&selection.scan, &self.reads)?;
-                let part = Arc::new(Part { selection, source: Arc::clone(source), left_out: left_out.clone() });
+                let part = Arc::new(Part { selection, source: Arc::clone(source), apart: sources.valueless.clone(), touched: None });
                 queue.extend(units.into_iter().map(|unit| Item::Unit(Arc::clone(&part), unit)));
             }
-            let loose = merge_chunks(sources.loose.iter().copied().collect());
-            queue.extend(loose.into_iter().map(|ids| Item::Merge(Arc::clone(sources), ids)));
+            let merged = merge_chunks(sources.valueless.ids(), MERGE_NARROW_TRACES_MAX);
+            queue.extend(merged.into_iter().map(|ids| Item::Merge(Arc::clone(sources), ids)));
         }
         Ok(queue)
     }
@@ -131,7 +131,8 @@ impl Spans {
 
 impl Wanted {
     fn matching<'a>(&'a self, columns: crate::traces::Columns<'a>) -> Matching<'a> {
-        Matching { condition: self.condition.as_ref(), started: self.started, sources: self.started, columns }
+        let left_out = const { &BTreeSet::new() };
+        Matching { condition: self.condition.as_ref(), started: self.started, sources: self.started, left_out, columns, asks: Asks::Values }
     }
 }
 
@@ -159,9 +160,11 @@ impl Common {
                 part.rows(unit.read(&part.selection.scan, &self.reads).await?, &self.reads).map(Some)
             }
             Item::Merge(sources, ids) => {
-                let Some(rows) = self.engine.merged(&sources, &ids, &self.reads).await? else { return Ok(None) };
                 let names = |layout: &Layout| Ok(Some(stored(&self.columns, layout)?));
-                let Some(selection) = Selection::of(&self.wanted.matching(&names), &rows.layout, false)? else { return Ok(None) };
+                let matching = self.wanted.matching(&names);
+                let columns = |layout: &Layout| matching.all_columns(layout);
+                let Some(rows) = self.engine.merged(&sources, &ids, &columns, &self.reads).await? else { return Ok(None) };
+                let Some(selection) = Selection::of(&matching, &rows.layout, false)? else { return Ok(None) };
                 selection.of_whole(rows, &self.reads).map(Some)
             }
         }

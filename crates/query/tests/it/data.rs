@@ -55,7 +55,12 @@ pub fn rows(seed: u64) -> Vec<Row> {
     let mut rows: Vec<Row> = arrivals.into_iter().map(|(_, row)| row).collect();
     // Delivered twice, at some later moment.
     for _ in 0..rows.len() / 20 {
-        let again = rows[maker.rng.random_range(0..rows.len())].clone();
+        let mut again = rows[maker.rng.random_range(0..rows.len())].clone();
+        // Perhaps changed on the way: what came first counts.
+        if maker.chance(0.3) {
+            again.span.name = maker.pick(&NAMES).to_owned();
+            again.span.attributes.clear();
+        }
         let at = maker.rng.random_range(0..=rows.len());
         rows.insert(at, again);
     }

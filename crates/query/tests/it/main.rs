@@ -21,6 +21,7 @@ mod partial;
 mod places;
 mod questions;
 mod settings;
+mod split;
 mod sql;
 mod structure;
 mod tags;

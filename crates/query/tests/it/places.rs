@@ -36,12 +36,15 @@ pub async fn everywhere(rows: &[Row], seed: u64) -> Vec<Place> {
     let live = LiveGeneration { ingester: INGESTER.into(), segment: Some(4), batches: stretches(rows, 4, &mut rng) };
     let split = Stored::split(rows, &mut rng).await;
     let whole = Stored::new(&[batch(rows)], &small_row_groups(128), vec![]).await;
+    let many = Stored::blocks(rows, 7, &mut rng).await;
     let compacted = merge(&stretches(rows, 6, &mut rng), &GENEROUS).expect("the batches merge");
     let compacted = Stored::new(&[compacted], &WriterOptions::default(), vec![]).await;
     vec![
         place("live", &[], WriterOptions::default(), vec![live]).await,
         Place { name: "one block", engine: whole.engine(2) },
         Place { name: "many blocks and live", engine: split.engine(2) },
+        // With memory for all, some or none of the values of split traces.
+        Place { name: "many blocks", engine: many.engine_with([1 << 20, 4 << 10, 0][rng.random_range(0..3)]) },
         Place { name: "compacted", engine: compacted.engine(2) },
     ]
 }
@@ -112,6 +115,25 @@ impl Stored {
         let growing = LiveGeneration { ingester: INGESTER.into(), segment: Some(4), batches: rest };
         let row_group_rows = [16, 64, 128][rng.random_range(0..3)];
         Self::new(&blocks, &small_row_groups(row_group_rows), vec![committed, growing]).await
+    }
+
+    /// At most so many blocks with columns of different kinds.
+    pub async fn blocks(rows: &[Row], count: usize, rng: &mut StdRng) -> Self {
+        let usual = PromotionPolicy::default();
+        let policies = [&*FRUGAL, &GENEROUS, &usual].into_iter().cycle();
+        let blocks: Vec<SpanBatch> = stretches(rows, count, rng)
+            .into_iter()
+            .zip(policies)
+            .map(|(batch, policy)| merge(&[batch], policy).expect("the batch merges"))
+            .collect();
+        Self::new(&blocks, &small_row_groups([16, 64][rng.random_range(0..2)]), vec![]).await
+    }
+
+    /// An engine that has seen nothing yet, with so much memory for the values of split traces.
+    pub fn engine_with(&self, split_traces_memory_bytes: u64) -> Engine {
+        let parallelism = NonZeroUsize::new(2).expect("not zero");
+        let config = EngineConfig { parallelism, columns_memory_bytes: 1 << 20, split_traces_memory_bytes, ..EngineConfig::default() };
+        Engine::new(self.storage.clone(), Arc::<Live>::clone(&self.live), config)
     }
 
     /// An engine that has seen nothing yet.

@@ -75,6 +75,7 @@ impl Config {
         EngineConfig {
             memory_bytes_max: self.query_frontend.decoding_memory.0,
             columns_memory_bytes: self.query_frontend.columns_memory.0,
+            split_traces_memory_bytes: self.query_frontend.split_traces_memory.0,
             ..EngineConfig::default()
         }
     }

@@ -217,6 +217,9 @@ pub struct QueryFrontend {
     pub decoding_memory: Size,
     /// The most memory for columns of blocks that are kept decoded between queries; 0 keeps none.
     pub columns_memory: Size,
+    /// The most memory for what traces that lie in several blocks are as a whole; those beyond are merged by each query that
+    /// needs to know.
+    pub split_traces_memory: Size,
     /// The most tenants one read may name, as `a|b|c`; 1 switches that off.
     pub max_tenants_per_query: usize,
 }
@@ -237,6 +240,7 @@ impl Default for QueryFrontend {
             max_memory_per_query: Size(api.budget.memory_bytes_max),
             decoding_memory: Size(EngineConfig::default().memory_bytes_max),
             columns_memory: Size(EngineConfig::default().columns_memory_bytes),
+            split_traces_memory: Size(EngineConfig::default().split_traces_memory_bytes),
             max_tenants_per_query: api.query.tenants_max,
         }
     }
