@@ -233,7 +233,7 @@ def run(world, server):
 def main():
     work = pathlib.Path(tempfile.mkdtemp(prefix="sostenuto-soak-"))
     server = Server(a.binary, work, "{interval: 5s, settled_after: 30s, removed_block_grace: 90s, sweep_interval: 20s}",
-                    tenant="retention: {keep: 3m}", more="ingester: {max_block_duration: 15s}\nquery_frontend: {api_timeout: 30s, columns_memory: 64MiB}")
+                    store="backend: local, cache: {chunks_memory: 32MiB}", tenant="retention: {keep: 3m}", more="ingester: {max_block_duration: 15s}\nquery_frontend: {api_timeout: 30s, columns_memory: 64MiB}")
     world = World()
     try:
         with server:

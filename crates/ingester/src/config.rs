@@ -63,7 +63,7 @@ impl Default for IngesterConfig {
             wal_queue_max: ByteSize::mib(64),
             live_age_max_ms: 60_000,
             cut_bytes: ByteSize::mib(128),
-            memory_max: ByteSize::mib(384),
+            memory_max: ByteSize::mib(352),
             flush_parallelism: 2,
             attribute_value_bytes_max: value_bytes_max,
             attributes_per_span_max,

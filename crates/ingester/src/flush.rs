@@ -196,7 +196,7 @@ async fn flush_part(
     inner: &Arc<Inner>,
     tenant: &TenantId,
     part: &TenantPart,
-    Cut { closed, .. }: &Cut,
+    Cut { generation, closed }: &Cut,
     segment: u64,
     span: Option<&tracer::Span>,
 ) -> Result<Done, FlushError> {
@@ -209,7 +209,10 @@ async fn flush_part(
         Some(entries) => entries,
         None => {
             let encoding = tracer::child(span, "make blocks");
-            let encoded = make_blocks(inner, tenant, part, closed).await?;
+            // They share the memory for making blocks.
+            let at_once = generation.parts().len().clamp(1, inner.config.flush_parallelism.max(1));
+            let range_bytes = inner.memory.flush_max() / at_once / RANGE_PART;
+            let encoded = make_blocks(inner, tenant, part, closed, range_bytes).await?;
             drop(encoding);
             let mut entries = Vec::with_capacity(encoded.len());
             for block in &encoded {
@@ -249,9 +252,10 @@ async fn make_blocks(
     tenant: &TenantId,
     part: &TenantPart,
     closed: &u64,
+    range_bytes: usize,
 ) -> Result<Vec<EncodedBlock>, FlushError> {
     let batches = part.runs.lock().batches();
-    let failure = match encode_apart(inner, batches.clone()).await {
+    let failure = match encode_apart(inner, batches.clone(), range_bytes).await {
         Ok(blocks) => return Ok(blocks),
         Err(detail) => FlushError::Encode { tenant: tenant.clone(), detail },
     };
@@ -261,7 +265,7 @@ async fn make_blocks(
     let (mut blocks, mut spans) = (Vec::new(), 0);
     for batch in batches {
         let rows = batch.rows();
-        match encode_apart(inner, vec![batch]).await {
+        match encode_apart(inner, vec![batch], range_bytes).await {
             Ok(encoded) => blocks.extend(encoded),
             Err(_) => spans += rows,
         }
@@ -293,9 +297,8 @@ async fn make_blocks(
 const RANGE_PART: usize = 4;
 
 /// Encodes on a thread of its own; a panic there is an error here.
-async fn encode_apart(inner: &Inner, batches: Vec<SpanBatch>) -> Result<Vec<EncodedBlock>, String> {
+async fn encode_apart(inner: &Inner, batches: Vec<SpanBatch>, range_bytes: usize) -> Result<Vec<EncodedBlock>, String> {
     let mut share = inner.memory.flush_share();
-    let range_bytes = inner.memory.flush_max() / inner.config.flush_parallelism.max(1) / RANGE_PART;
     let (done, encoded) = oneshot::channel();
     let work = move || {
         give_way();
