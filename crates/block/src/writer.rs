@@ -49,7 +49,7 @@ pub struct WriterOptions {
 
 impl Default for WriterOptions {
     fn default() -> Self {
-        Self { zstd_level: 1, row_group_rows: 100_000, page_rows: 5_000, packed_page_rows: 50_000, window_nano: 3_600_000_000_000 }
+        Self { zstd_level: 1, row_group_rows: 100_000, page_rows: 7_500, packed_page_rows: 50_000, window_nano: 3_600_000_000_000 }
     }
 }
 
