@@ -11,7 +11,7 @@ distributor:
       protocols:
         grpc: {{endpoint: "127.0.0.1:{grpc}"}}
         http: {{endpoint: "127.0.0.1:{http}"}}
-storage: {{path: {path}, {store}}}
+storage: {{path: {path}, {store}, table: {{log_kept_ms: 0}}}}
 compactor: {compactor}
 overrides: {{defaults: {{ingestion: {{rate_limit_bytes: 10GiB, burst_size_bytes: 1GiB}}, {tenant}}}}}
 log: {{level: {log}}}
@@ -87,7 +87,8 @@ class Server:
         sys.exit(f"the compactor did not merge the blocks within {seconds} s")
 
     def files(self):
-        """Data files of all tables, by their Delta logs. Files of merged blocks stay for a while and do not count."""
+        """Data files of all tables, by their Delta logs, which stay whole here. Files of merged blocks stay for a while and do not
+        count."""
         files = set()
         for commit in sorted(self.data.rglob("_delta_log/*.json")):
             table = commit.parent.parent
