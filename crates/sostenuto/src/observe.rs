@@ -126,6 +126,7 @@ pub fn compactor(metrics: &Metrics, compactor: &Compactor) {
         move || read(compactor.stats()) as f64
     };
     metrics.counter("sostenuto_compactor_compactions", "Commits that merged blocks", read(|s| s.compactions));
+    metrics.counter("sostenuto_compactor_indexes", "Indexes of trace ids that were made", read(|s| s.indexes));
     metrics.counter("sostenuto_compactor_blocks_merged", "Blocks that were merged into others", read(|s| s.blocks_in));
     metrics.counter("sostenuto_compactor_read_bytes", "Bytes of merged blocks", read(|s| s.bytes_in));
     metrics.counter("sostenuto_compactor_written_bytes", "Bytes of blocks made by merging", read(|s| s.bytes_out));
