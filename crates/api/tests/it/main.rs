@@ -1,9 +1,12 @@
 //! The API over a real socket.
+// `cfg(fuzzing)` is set by fuzzers.
+#![allow(unexpected_cfgs)]
 
 mod answers;
 mod cancel;
 mod data;
 mod death;
+mod fuzz;
 mod grafana;
 mod grpc;
 mod http;

@@ -16,7 +16,7 @@ pub enum V {
 }
 
 impl V {
-    fn kind(&self) -> TType {
+    pub fn kind(&self) -> TType {
         match self {
             V::Bool(_) => TType::Bool,
             V::I16(_) => TType::I16,
