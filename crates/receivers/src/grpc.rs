@@ -75,7 +75,7 @@ impl Receiver {
         let encoding = encoding(&head.headers)?;
         let mut lease = self.lease()?;
         let body = self.read_body(body, self.config.request_bytes_max + PREFIX_BYTES, &mut lease).await?;
-        let (compressed, message) = single_message(body)?;
+        let (compressed, message) = single_message(body, self.config.request_bytes_max)?;
         let encoding = match (compressed, encoding) {
             (false, _) => Encoding::Identity,
             (true, Encoding::Identity) => {
@@ -106,8 +106,8 @@ fn encoding(headers: &HeaderMap) -> Result<Encoding, Refusal> {
     })
 }
 
-/// The one message of a unary call, and whether it is compressed.
-fn single_message(mut body: Bytes) -> Result<(bool, Bytes), Refusal> {
+/// The one message of a unary call, of at most `bytes_max`, and whether it is compressed.
+fn single_message(mut body: Bytes, bytes_max: usize) -> Result<(bool, Bytes), Refusal> {
     let Some((prefix, rest)) = body.split_first_chunk::<PREFIX_BYTES>() else {
         return Err(Refusal::invalid("the call has no message"));
     };
@@ -117,6 +117,9 @@ fn single_message(mut body: Bytes) -> Result<(bool, Bytes), Refusal> {
         1 => true,
         flag => return Err(Refusal::invalid(format!("a message starts with flag {flag}, which gRPC does not have"))),
     };
+    if length > bytes_max {
+        return Err(Refusal::too_large(format!("the message has {length} bytes, more than {bytes_max}; send smaller batches")));
+    }
     if rest.len() < length {
         return Err(Refusal::invalid(format!("the message ends after {} of {length} bytes", rest.len())));
     }

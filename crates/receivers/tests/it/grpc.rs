@@ -126,7 +126,7 @@ async fn frames_that_lie_cost_only_their_call() {
         ("empty message", "", frame(0, 0, b""), Code::Ok),
         ("cut prefix", "", whole.slice(..3), Code::InvalidArgument),
         ("cut message", "", whole.slice(..whole.len() - 1), Code::InvalidArgument),
-        ("length of 4 GiB", "", frame(0, u32::MAX, &message), Code::InvalidArgument),
+        ("length of 4 GiB", "", frame(0, u32::MAX, &message), Code::ResourceExhausted),
         ("two messages", "", [&whole[..], &whole].concat().into(), Code::InvalidArgument),
         ("unknown flag", "", frame(7, message.len() as u32, &message), Code::InvalidArgument),
         ("compressed, not told how", "", frame(1, message.len() as u32, &message), Code::InvalidArgument),
