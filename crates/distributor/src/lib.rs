@@ -65,6 +65,9 @@ impl Rates {
     }
 }
 
+/// Says what rules are in force now.
+pub type CurrentRedactor = Arc<dyn Fn() -> Arc<Redactor> + Send + Sync>;
+
 /// A handle; clones share everything.
 #[derive(Clone)]
 pub struct Distributor {
@@ -76,7 +79,7 @@ struct Inner {
     tenants: Tenants<MonotonicClock>,
     ingester: Ingester,
     /// `None` costs nothing.
-    redactor: Option<Arc<Redactor>>,
+    redactor: Option<CurrentRedactor>,
 }
 
 impl Distributor {
@@ -85,7 +88,7 @@ impl Distributor {
     }
 
     /// One that takes out of every request what the rules of `redactor` say, before anything of it is stored.
-    pub fn redacting(config: Config, ingester: Ingester, redactor: Option<Arc<Redactor>>) -> Self {
+    pub fn redacting(config: Config, ingester: Ingester, redactor: Option<CurrentRedactor>) -> Self {
         let tenants = Tenants::new(&config, MonotonicClock);
         Self { inner: Arc::new(Inner { config, tenants, ingester, redactor }) }
     }
@@ -118,7 +121,7 @@ impl Distributor {
             }
         }
         let request = match redactor {
-            Some(redactor) => redacted(redactor, request).await,
+            Some(current) => redacted(current(), request).await,
             None => request,
         };
         match ingester.push(tenant, request.clone()).await {
@@ -145,11 +148,10 @@ impl Distributor {
 /// Requests up to this size are looked through at once; more goes to a thread that may block.
 const INLINE_BYTES_MAX: usize = 64 << 10;
 
-async fn redacted(redactor: &Arc<Redactor>, request: Bytes) -> Bytes {
+async fn redacted(redactor: Arc<Redactor>, request: Bytes) -> Bytes {
     if request.len() <= INLINE_BYTES_MAX {
         return redactor.redact(request);
     }
-    let redactor = Arc::clone(redactor);
     match tokio::task::spawn_blocking(move || redactor.redact(request)).await {
         Ok(request) => request,
         // Never store what was not looked through: the panic is ours, and the receiver tells the client to come again.

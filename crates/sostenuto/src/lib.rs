@@ -15,6 +15,7 @@ mod limits;
 mod logging;
 mod observe;
 mod receive;
+mod redaction;
 pub mod retention;
 pub mod serve;
 pub mod show;

@@ -8,11 +8,10 @@ use distributor::{Distributor, TenantCounts};
 use listen::Tls;
 use ingester::{Ingester, IngesterStats};
 use query::Engine;
-use redact::Redactor;
 use storage::{Cached, Counter, Storage, StorageMetrics};
 use tracer::Tracer;
 
-use crate::{gates::Gates, limits::Limits, receive::Datagrams};
+use crate::{gates::Gates, limits::Limits, receive::Datagrams, redaction::Redaction};
 
 pub fn distributor(metrics: &Metrics, distributor: &Distributor) {
     let by_tenant = |read: fn(&TenantCounts) -> u64| {
@@ -205,12 +204,18 @@ pub fn limits(metrics: &Metrics, limits: &Limits) {
     );
 }
 
-pub fn redaction(metrics: &Metrics, redactor: Arc<Redactor>) {
+pub fn redaction(metrics: &Metrics, redaction: &Redaction) {
+    let (counts, failures) = (redaction.counts.clone(), redaction.clone());
     metrics.counters(
         "sostenuto_redacted_values",
         "Values that were taken out of spans or changed before they were stored, by rule",
         "rule",
-        move || redactor.counts().into_iter().map(|(rule, count)| (rule, count as f64)).collect(),
+        move || counts.all().into_iter().map(|(rule, count)| (rule, count as f64)).collect(),
+    );
+    metrics.counter(
+        "sostenuto_redaction_reload_failures",
+        "How often changed redaction rules could not be used",
+        move || failures.reload_failures() as f64,
     );
 }
 

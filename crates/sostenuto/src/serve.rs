@@ -15,7 +15,6 @@ use distributor::Distributor;
 use follow::{FollowError, Followed, Source};
 use ingester::{FlushReport, Ingester};
 use query::Engine;
-use redact::Redactor;
 use storage::Storage;
 use tokio::{signal::unix, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -27,6 +26,7 @@ use crate::{
     limits::{Limited, Limits},
     logging, observe,
     receive::{self, Datagrams},
+    redaction::Redaction,
     show::{bytes, duration, plural},
     sockets::{API_KEY, Addresses, GRPC_KEY, JAEGER_QUERY_KEY, SAMPLING_KEY, Sockets},
     user_overrides,
@@ -48,10 +48,11 @@ pub async fn run(config: Config) -> anyhow::Result<bool> {
         .with_context(|| format!("cannot open the write-ahead log in {}", directory(&config.storage.wal_path())))?;
     let limits = Limits::open(&config, &storage).await?;
     let sampling = config.distributor.sampling.strategies_file.clone().map(strategies).transpose()?;
-    let redactor = redactor(&config)?;
+    let redaction = Redaction::open(&config).context("distributor.redaction")?;
     let effective = limits.current();
     let rates = effective.rates.clone();
-    let distributor = Distributor::redacting(config.distributor_config(rates), ingester.clone(), redactor.clone());
+    let redactor = redaction.as_ref().map(Redaction::redactor);
+    let distributor = Distributor::redacting(config.distributor_config(rates), ingester.clone(), redactor);
     let engine = Engine::new(storage.clone(), Arc::new(ingester.clone()), config.engine_config());
     let compactor =
         Compactor::with_retention(config.compactor.config(), storage.clone(), engine.clone(), effective.retentions.clone());
@@ -106,8 +107,9 @@ pub async fn run(config: Config) -> anyhow::Result<bool> {
         let interval = config.distributor.sampling.reload_interval.0;
         following.spawn(strategies.follow(interval, files.clone(), |_| {}));
     }
-    if let Some(redactor) = redactor {
-        observe::redaction(&metrics, redactor);
+    if let Some(redaction) = redaction {
+        observe::redaction(&metrics, &redaction);
+        following.spawn(redaction.follow(config.clone(), files.clone()));
     }
     if config.authenticates() && config.tls_of(API_KEY).is_none() && !addresses.api.ip().is_loopback() {
         tracing::warn!("keys and tokens travel in plain text: set server.tls, or let something before this server encrypt");
@@ -241,15 +243,6 @@ fn state(
 fn strategies(path: PathBuf) -> Result<Followed<Strategies>, FollowError> {
     let source = Source { name: "the sampling strategies", files: vec![path], bytes_max: STRATEGIES_BYTES_MAX };
     Followed::open(source, |files| Strategies::parse(&files[0]))
-}
-
-/// What is taken out of spans, with its salt.
-fn redactor(config: &Config) -> anyhow::Result<Option<Arc<Redactor>>> {
-    let salt = match &config.distributor.redaction.salt_file {
-        Some(path) => Some(std::fs::read(path).with_context(|| format!("cannot read the salt {}", path.display()))?),
-        None => None,
-    };
-    Ok(config.redactor(salt.as_deref())?.map(Arc::new))
 }
 
 fn flush(ingester: &Ingester) -> Flush {

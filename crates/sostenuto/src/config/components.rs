@@ -5,7 +5,7 @@ use bytesize::ByteSize;
 use distributor::Rates;
 use ingester::IngesterConfig;
 use query::{Budget, EngineConfig};
-use redact::Redactor;
+use redact::{Counts, Redactor, RuleSettings};
 
 use super::{Config, GoDuration, Redaction, Size, invalid::Invalid};
 
@@ -43,20 +43,16 @@ impl Config {
         }
     }
 
-    /// `None` where nothing is taken out. `salt` is what the salt file holds; without, a rule that hashes only has to name
-    /// the file.
+    /// What the rules of the configuration and `further` ones take out. `salt` is what the salt file holds; without, a rule
+    /// that hashes only has to name the file.
     ///
     /// # Errors
     /// Says which rule cannot be meant, and why.
-    pub fn redactor(&self, salt: Option<&[u8]>) -> Result<Option<Redactor>, Invalid> {
-        let Redaction { salt_file, rules } = &self.distributor.redaction;
-        if rules.is_empty() {
-            return Ok(None);
-        }
+    pub fn redactor(&self, further: &[RuleSettings], salt: Option<&[u8]>, counts: &Counts) -> Result<Redactor, Invalid> {
+        let Redaction { salt_file, rules, .. } = &self.distributor.redaction;
         let salt = salt.or(salt_file.as_ref().map(|_| &PLACEHOLDER_SALT[..]));
-        let redactor = Redactor::new(rules, salt)
-            .map_err(|error| Invalid { key: "distributor.redaction", message: error.to_string() })?;
-        Ok(Some(redactor))
+        Redactor::counting(&[rules, further].concat(), salt, counts)
+            .map_err(|error| Invalid { key: "distributor.redaction", message: error.to_string() })
     }
 
     /// Of a receiver whose requests may have `request_bytes_max`.

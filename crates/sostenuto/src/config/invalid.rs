@@ -122,7 +122,7 @@ impl Config {
             );
         }
         self.limits()?;
-        self.redactor(None)?;
+        self.redactor(&[], None, &redact::Counts::default())?;
         self.validate_security()?;
         self.validate_self_tracing()?;
         let search = &self.query_frontend.search;

@@ -158,13 +158,24 @@ impl Default for Sampling {
 }
 
 /// What is taken out of spans before they are stored.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Redaction {
-    /// Keys the hashes of rules that hash.
+    /// Keys the hashes of rules that hash. Read again when it changes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub salt_file: Option<PathBuf>,
     pub rules: Vec<redact::RuleSettings>,
+    /// A list of further rules, which run after these. Read again when it changes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rules_file: Option<PathBuf>,
+    /// How often these files are looked at for changes.
+    pub reload_interval: GoDuration,
+}
+
+impl Default for Redaction {
+    fn default() -> Self {
+        Self { salt_file: None, rules: vec![], rules_file: None, reload_interval: GoDuration::from_millis(10_000) }
+    }
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

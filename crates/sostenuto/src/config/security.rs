@@ -219,6 +219,9 @@ impl Config {
         if self.authentication.reload_interval.0 < RELOAD_INTERVAL_MIN {
             return fail("authentication.reload_interval", "must be at least 10ms");
         }
+        if self.distributor.redaction.reload_interval.0 < RELOAD_INTERVAL_MIN {
+            return fail("distributor.redaction.reload_interval", "must be at least 10ms");
+        }
         if let Some(jwt) = &self.authentication.jwt {
             jwt.validate()?;
         }

@@ -126,6 +126,7 @@ fn settings_of_security_that_cannot_work_are_explained() {
         ("authentication: {jwt: {issuer: a, audience: b, jwks_file: c, jwks_url: 'https://h/'}}", "set one of"),
         ("audit: {output: file, max_files: 0}", "audit"),
         ("distributor: {redaction: {rules: [{name: a}]}}", "about everything"),
+        ("distributor: {redaction: {reload_interval: 1ms}}", "at least 10ms"),
         ("distributor: {redaction: {rules: [{name: a, keys: [b], action: hash}]}}", "salt_file"),
         ("distributor: {redaction: {rules: [{name: a, key: [b]}]}}", "did you mean `keys`?"),
         ("overrides: {per_tenant: {a: {ingestion: {rate_limit_byte: 1}}}}", "did you mean `rate_limit_bytes`?"),

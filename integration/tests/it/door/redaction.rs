@@ -11,13 +11,20 @@ use tempfile::TempDir;
 
 use super::{every_port, path};
 use crate::{
-    server::Server,
+    server::{Server, Starting, until},
     spans::{TimeRange, attribute, request, trace_id, trace_spans},
 };
 
 const CARD: &str = "5555 5555 5555 4444";
 const PASSWORD: &str = "correct-horse-battery";
 const MAIL: &str = "anna@shop.example";
+
+/// As an operator should: whoever reads sees the old file or the new one.
+fn replace(file: &Path, text: &str) {
+    let new = file.with_extension("new");
+    fs::write(&new, text).unwrap();
+    fs::rename(new, file).unwrap();
+}
 
 /// Whether any file below the folder has the text.
 fn is_in(folder: &Path, text: &str) -> bool {
@@ -101,4 +108,70 @@ async fn without_rules_spans_stay_as_they_are() {
     assert!(stored[0].attributes.contains(&attribute("password", CARD.to_owned())), "{stored:?}");
     let (_, metrics) = server.client.get("/metrics", &[]).await;
     assert!(!metrics.as_str().unwrap().contains("sostenuto_redacted_values"));
+}
+
+#[tokio::test]
+async fn rules_change_without_a_restart_and_bad_ones_do_not() {
+    let folder = TempDir::new().unwrap();
+    let (salt, rules) = (folder.path().join("salt"), folder.path().join("rules.yaml"));
+    replace(&salt, "a salt of thirty-two random bytes");
+    replace(&rules, "[]");
+    let redaction = json!({
+        "salt_file": path(&salt), "rules_file": path(&rules), "reload_interval": "20ms",
+        "rules": [{ "name": "passwords", "action": "drop", "keys": ["password"] }],
+    });
+    let server = Server::start(&every_port(folder.path()).with("distributor.redaction", redaction.clone())).await;
+    // What is stored of a value of this name.
+    let stored = async |number: u64, key: &str| {
+        let mut spans = trace_spans(70, number, 0..1, TimeRange::lately());
+        spans[0].attributes = vec![attribute(key, MAIL.to_owned()), attribute("password", PASSWORD.to_owned())];
+        server.client.push(request("shop", spans)).await;
+        let span = server.client.trace(&trace_id(70, number)).await.remove(0);
+        assert!(span.attributes.iter().all(|attribute| attribute.key != "password"), "the configuration's rules stay");
+        span.attributes.into_iter().find(|attribute| attribute.key == key).map(|attribute| match attribute.value.unwrap().value {
+            Some(Value::StringValue(text)) => text,
+            other => panic!("{other:?}"),
+        })
+    };
+    let mut number = 0;
+    let mut becomes = async |key: &str, holds: &dyn Fn(&Option<String>) -> bool| {
+        let mut last = None;
+        until(&format!("{key} is as the rules say"), async || {
+            number += 1;
+            last = stored(number, key).await;
+            holds(&last)
+        })
+        .await;
+        last
+    };
+    becomes("mail", &|value| value.as_deref() == Some(MAIL)).await;
+    replace(&rules, "- {name: mails, action: mask, keys: [mail]}\n- {name: users, action: hash, keys: [user]}\n");
+    becomes("mail", &|value| value.as_deref() == Some("****")).await;
+    let hash = becomes("user", &|value| value.as_ref().is_some_and(|text| text.starts_with("hash:"))).await;
+    // Neither a pattern that is none nor a name that is there already.
+    let failures = async || server.client.metric("sostenuto_redaction_reload_failures_total").await;
+    for bad in ["- {name: mails, keys: [mail], value_regex: '('}\n", "- {name: passwords, keys: [mail]}\n", "rules: nonsense\n", ""] {
+        let before = failures().await;
+        replace(&rules, bad);
+        until("the mistake is counted", async || failures().await > before).await;
+        becomes("mail", &|value| value.as_deref() == Some("****")).await;
+    }
+    replace(&rules, "- {name: users, action: hash, keys: [user]}\n");
+    becomes("mail", &|value| value.as_deref() == Some(MAIL)).await;
+    replace(&salt, "another salt of as many random bytes");
+    becomes("user", &|value| *value != hash && value.as_ref().is_some_and(|text| text.starts_with("hash:"))).await;
+    // Counts go on over all that.
+    let (_, metrics) = server.client.get("/metrics", &[]).await;
+    let metrics = metrics.as_str().unwrap();
+    let count = |rule: &str| -> f64 {
+        let start = format!("sostenuto_redacted_values_total{{rule=\"{rule}\"}} ");
+        metrics.lines().find_map(|line| line.strip_prefix(&start)).unwrap_or_else(|| panic!("no {rule} in\n{metrics}")).parse().unwrap()
+    };
+    assert!(count("mails") >= 4.0 && count("users") >= 2.0 && count("passwords") >= 8.0, "{metrics}");
+    assert!(server.stop().await.success());
+
+    replace(&rules, "- {name: mails}\n");
+    let settings = every_port(folder.path()).with("distributor.redaction", redaction);
+    let log = Starting::spawn(&settings).fails().await;
+    assert!(log.contains("about everything"), "{log}");
 }
