@@ -21,11 +21,10 @@ pub(crate) enum Credential {
 }
 
 impl Credential {
-    pub(crate) fn of(headers: &HeaderMap) -> Result<Self, Refusal> {
+    /// `None` if the headers have none.
+    pub(crate) fn of(headers: &HeaderMap) -> Result<Option<Self>, Refusal> {
         let mut shown = headers.get_all(header::AUTHORIZATION).iter().chain(headers.get_all(API_KEY));
-        let Some(value) = shown.next() else {
-            return Err(Refusal::unauthenticated(format!("no credentials: {HOW}")));
-        };
+        let Some(value) = shown.next() else { return Ok(None) };
         if shown.next().is_some() {
             return Err(Refusal::unauthenticated("more than one credential; send one"));
         }
@@ -35,24 +34,29 @@ impl Credential {
             return Err(Refusal::unauthenticated("the credentials are longer than 16 KiB"));
         }
         if !headers.contains_key(header::AUTHORIZATION) {
-            return Ok(Self::Key { user: None, key: value.to_owned() });
+            return Ok(Some(Self::Key { user: None, key: value.to_owned() }));
         }
         let (scheme, rest) = value.split_once(' ').ok_or_else(unreadable)?;
         let rest = rest.trim();
         if scheme.eq_ignore_ascii_case("bearer") {
-            return Ok(match keys::looks_like_key(rest) {
+            return Ok(Some(match keys::looks_like_key(rest) {
                 true => Self::Key { user: None, key: rest.to_owned() },
                 false => Self::Token(rest.to_owned()),
-            });
+            }));
         }
         if scheme.eq_ignore_ascii_case("basic") {
             let text = BASE64_STANDARD.decode(rest).ok().and_then(|bytes| String::from_utf8(bytes).ok());
             let text = text.ok_or_else(unreadable)?;
             let (user, password) = text.split_once(':').ok_or_else(unreadable)?;
-            return Ok(Self::Key { user: Some(user.to_owned()), key: password.to_owned() });
+            return Ok(Some(Self::Key { user: Some(user.to_owned()), key: password.to_owned() }));
         }
         Err(unreadable())
     }
+}
+
+/// The refusal of who shows nothing.
+pub(crate) fn none() -> Refusal {
+    Refusal::unauthenticated(format!("no credentials: {HOW}"))
 }
 
 /// Takes credentials out: nothing behind the door has any use for them.
@@ -73,8 +77,9 @@ mod tests {
             map.append(*name, HeaderValue::from_str(value).unwrap());
         }
         match Credential::of(&map) {
-            Ok(Credential::Key { user, key }) => Ok(format!("key {key} of {user:?}")),
-            Ok(Credential::Token(token)) => Ok(format!("token {token}")),
+            Ok(Some(Credential::Key { user, key })) => Ok(format!("key {key} of {user:?}")),
+            Ok(Some(Credential::Token(token))) => Ok(format!("token {token}")),
+            Ok(None) => Ok("nothing".to_owned()),
             Err(Refusal::Unauthenticated(message)) => Err(message),
             Err(_) => unreachable!("nothing else is decided here"),
         }
@@ -90,7 +95,7 @@ mod tests {
         for bad in ["", "Bearer", "Digest x", "Basic !", "Basic Zw==", "Negotiate abc"] {
             assert!(shown(&[("authorization", bad)]).is_err(), "{bad:?}");
         }
-        assert!(shown(&[]).unwrap_err().starts_with("no credentials"));
+        expect(&[], "nothing");
         assert!(shown(&[("authorization", "Bearer a"), ("x-api-key", "b")]).unwrap_err().contains("more than one"));
         assert!(shown(&[("authorization", &format!("Bearer {}", "x".repeat(20_000)))]).is_err());
     }

@@ -41,7 +41,10 @@ impl Guard {
         let need = (self.needs)(request.method(), request.uri().path());
         let opened = self.audit.as_ref().map(|_| opened(need, &request));
         let decided = match &self.door {
-            Some(door) => door.admit(need, request.headers_mut()).await,
+            Some(door) => {
+                let certificate = request.extensions().get::<Peer>().and_then(|peer| peer.certificate.clone());
+                door.admit(need, certificate.as_deref(), request.headers_mut()).await
+            }
             None => Ok(None),
         };
         match decided {

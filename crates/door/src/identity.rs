@@ -81,9 +81,9 @@ impl Tenants {
 /// A caller that was recognized.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// The id of a key, or the subject of a token. For people and the audit log.
+    /// The id of a key, the subject of a token, the common name of a certificate. For people and the audit log.
     pub name: String,
-    /// How it was recognized: `key` or `token`.
+    /// How it was recognized: `key`, `token` or `certificate`.
     pub by: &'static str,
     pub roles: BTreeSet<Role>,
     pub tenants: Tenants,

@@ -1,5 +1,5 @@
-//! Who may ask what. One [`Door`] stands in front of every port that takes requests: it knows who is asking (an API key or
-//! a token), compares what the request needs with what the caller may, and writes down what was asked.
+//! Who may ask what. One [`Door`] stands in front of every port that takes requests: it knows who is asking (an API key, a
+//! token or a client's certificate), compares what the request needs with what the caller may, and writes down what was asked.
 //!
 //! - What no table names needs the role `admin`: a forgotten path is closed, not open.
 //! - Behind the door, `X-Scope-OrgID` names only tenants that the caller may have, and credentials are gone from the
@@ -8,6 +8,7 @@
 //! - What cannot be decided for want of the issuer's keys is refused for now (503), so that no client drops its spans.
 
 mod audit;
+mod certificate;
 mod credential;
 mod guard;
 mod identity;
@@ -30,6 +31,7 @@ use http::{HeaderMap, Method};
 use tokio_util::sync::CancellationToken;
 
 pub use audit::{Audit, AuditError, AuditOutput, AuditSettings, note};
+pub use certificate::{Attribute, CertificateSettings};
 pub use guard::guarded;
 pub use identity::{Identity, Role, Tenants};
 pub use jwt::{Algorithm, JwtSettings, KeySource};
@@ -65,6 +67,8 @@ pub struct Settings {
     /// Of API keys: see [`KeyEntry`].
     pub keys_file: Option<PathBuf>,
     pub jwt: Option<JwtSettings>,
+    /// Who a caller without a key and a token is.
+    pub certificates: Option<CertificateSettings>,
     /// How often files are looked at.
     pub reload_interval: Duration,
 }
@@ -86,6 +90,7 @@ struct Inner {
     reload_interval: Duration,
     keys: Option<Followed<Keys>>,
     tokens: Option<Tokens>,
+    certificates: Option<CertificateSettings>,
     admitted: AtomicU64,
     unauthenticated: AtomicU64,
     forbidden: AtomicU64,
@@ -96,7 +101,7 @@ impl Door {
     /// # Errors
     /// Names the file or setting that cannot be used.
     pub fn open(settings: Settings) -> Result<Self, DoorError> {
-        let Settings { multitenancy, keys_file, jwt, reload_interval } = settings;
+        let Settings { multitenancy, keys_file, jwt, certificates, reload_interval } = settings;
         let keys = keys_file.map(keys::followed).transpose()?;
         let tokens = jwt.map(Tokens::open).transpose()?;
         let counter = || AtomicU64::new(0);
@@ -106,6 +111,7 @@ impl Door {
             reload_interval,
             keys,
             tokens,
+            certificates,
             admitted,
             unauthenticated,
             forbidden,
@@ -146,8 +152,13 @@ impl Door {
     }
 
     /// Decides about a request. On `Ok` its headers hold no credentials any more, and name only tenants of the caller.
-    async fn admit(&self, need: Need, headers: &mut HeaderMap) -> Result<Option<Arc<Identity>>, Refusal> {
-        let decided = self.decide(need, headers).await;
+    async fn admit(
+        &self,
+        need: Need,
+        certificate: Option<&[u8]>,
+        headers: &mut HeaderMap,
+    ) -> Result<Option<Arc<Identity>>, Refusal> {
+        let decided = self.decide(need, certificate, headers).await;
         let Inner { admitted, unauthenticated, forbidden, undecided, .. } = &*self.0;
         let counter = match &decided {
             Ok(_) => admitted,
@@ -159,15 +170,21 @@ impl Door {
         decided
     }
 
-    async fn decide(&self, need: Need, headers: &mut HeaderMap) -> Result<Option<Arc<Identity>>, Refusal> {
+    async fn decide(
+        &self,
+        need: Need,
+        certificate: Option<&[u8]>,
+        headers: &mut HeaderMap,
+    ) -> Result<Option<Arc<Identity>>, Refusal> {
         let Need::Any(roles) = need else {
             credential::forget(headers);
             return Ok(None);
         };
-        let credential = Credential::of(headers)?;
-        let identity = match &credential {
-            Credential::Key { user, key } => self.key(user.as_deref(), key)?,
-            Credential::Token(token) => self.token(token).await?,
+        let identity = match (Credential::of(headers)?, certificate.zip(self.0.certificates.as_ref())) {
+            (Some(Credential::Key { user, key }), _) => self.key(user.as_deref(), &key)?,
+            (Some(Credential::Token(token)), _) => self.token(&token).await?,
+            (None, Some((certificate, settings))) => settings.identity(certificate)?,
+            (None, None) => return Err(credential::none()),
         };
         credential::forget(headers);
         if !identity.may_any(roles) {

@@ -21,7 +21,7 @@ use tokio::{
     sync::OwnedSemaphorePermit,
 };
 
-use crate::{Bounds, Peer, Served};
+use crate::{Bounds, Peer, Served, tls};
 
 const HTTP2_STREAMS_MAX: u32 = 256;
 /// A stream's and a connection's window: a request of usual size comes in one round trip.
@@ -42,10 +42,13 @@ pub(crate) async fn converse(
 ) {
     let _ = stream.set_nodelay(true);
     let Some(tls) = &served.tls else {
-        return speak(stream, Peer { address, encrypted: false }, &served, watcher).await;
+        return speak(stream, Peer { address, encrypted: false, certificate: None }, &served, watcher).await;
     };
     match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
-        Ok(Ok(stream)) => speak(stream, Peer { address, encrypted: true }, &served, watcher).await,
+        Ok(Ok(stream)) => {
+            let certificate = tls::certificate(&stream);
+            speak(stream, Peer { address, encrypted: true, certificate }, &served, watcher).await;
+        }
         Ok(Err(error)) => tracing::debug!("{}: no TLS with {address}: {error}", served.bounds.name),
         Err(_) => tracing::debug!("{}: the handshake with {address} takes too long", served.bounds.name),
     }
@@ -60,7 +63,7 @@ async fn speak(
     let asked = AtomicBool::new(false);
     let service = service_fn(|mut request| {
         asked.store(true, Ordering::Relaxed);
-        request.extensions_mut().insert(peer);
+        request.extensions_mut().insert(peer.clone());
         let answer = (served.handler)(request);
         async move { Ok::<_, Infallible>(answer.await) }
     });

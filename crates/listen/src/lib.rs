@@ -65,10 +65,12 @@ pub struct Bounds {
 }
 
 /// Who is at the other end of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
     pub address: SocketAddr,
     pub encrypted: bool,
+    /// The one that the client showed, if its chain was found good: X.509, DER.
+    pub certificate: Option<Arc<[u8]>>,
 }
 
 /// A body that is there as a whole.

@@ -90,6 +90,12 @@ impl Tls {
     }
 }
 
+/// The client's own certificate; the handshake has found its chain good.
+pub(crate) fn certificate(stream: &TlsStream<TcpStream>) -> Option<Arc<[u8]>> {
+    let (_, connection) = stream.get_ref();
+    connection.peer_certificates()?.first().map(|certificate| Arc::from(certificate.as_ref()))
+}
+
 /// `files` are certificate, key and perhaps the clients' authorities.
 fn server(files: &[Vec<u8>], settings: &TlsSettings) -> Result<ServerConfig, String> {
     let [cert, key, client_ca @ ..] = files else { return Err("a certificate needs a key".to_owned()) };

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use door::{Algorithm, AuditOutput, AuditSettings, JwtSettings, KeySource, Role};
+use door::{Algorithm, Attribute, AuditOutput, AuditSettings, CertificateSettings, JwtSettings, KeySource, Role};
 use listen::{ClientCertificates, TlsSettings, TlsVersion};
 use serde::{Deserialize, Serialize};
 
@@ -77,7 +77,7 @@ impl TlsFiles {
     }
 }
 
-/// Who may ask. Without keys and tokens, everybody may do everything.
+/// Who may ask. Without keys, tokens and certificates, everybody may do everything.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Authentication {
@@ -86,13 +86,34 @@ pub struct Authentication {
     pub keys_file: Option<PathBuf>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub jwt: Option<Jwt>,
+    /// Callers that show no key and no token are who their certificates say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_certificates: Option<Subjects>,
     /// How often files of keys are looked at for changes.
     pub reload_interval: GoDuration,
 }
 
 impl Default for Authentication {
     fn default() -> Self {
-        Self { keys_file: None, jwt: None, reload_interval: GoDuration::from_millis(10_000) }
+        Self { keys_file: None, jwt: None, client_certificates: None, reload_interval: GoDuration::from_millis(10_000) }
+    }
+}
+
+/// What the subjects of clients' certificates mean.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Subjects {
+    /// Of the subject: whose values are tenants.
+    pub tenant_attribute: Attribute,
+    /// Whose values say the roles.
+    pub role_attribute: Attribute,
+    /// From those values to roles; without any, they are the roles' names.
+    pub roles: BTreeMap<String, Role>,
+}
+
+impl Default for Subjects {
+    fn default() -> Self {
+        Self { tenant_attribute: Attribute::O, role_attribute: Attribute::OU, roles: BTreeMap::new() }
     }
 }
 
@@ -172,7 +193,8 @@ pub enum AuditTo {
 impl Config {
     /// Whether callers must say who they are.
     pub fn authenticates(&self) -> bool {
-        self.authentication.keys_file.is_some() || self.authentication.jwt.is_some()
+        let Authentication { keys_file, jwt, client_certificates, .. } = &self.authentication;
+        keys_file.is_some() || jwt.is_some() || client_certificates.is_some()
     }
 
     /// TLS of the port with this key: its own, or that of all.
@@ -182,11 +204,16 @@ impl Config {
     }
 
     pub fn door_settings(&self) -> door::Settings {
-        let Authentication { keys_file, jwt, reload_interval } = &self.authentication;
+        let Authentication { keys_file, jwt, client_certificates, reload_interval } = &self.authentication;
         door::Settings {
             multitenancy: self.multitenancy_enabled,
             keys_file: keys_file.clone(),
             jwt: jwt.as_ref().map(Jwt::settings),
+            certificates: client_certificates.as_ref().map(|subjects| CertificateSettings {
+                tenant_attribute: subjects.tenant_attribute,
+                role_attribute: subjects.role_attribute,
+                roles: subjects.roles.clone(),
+            }),
             reload_interval: reload_interval.0,
         }
     }
@@ -221,6 +248,11 @@ impl Config {
         }
         if self.distributor.redaction.reload_interval.0 < RELOAD_INTERVAL_MIN {
             return fail("distributor.redaction.reload_interval", "must be at least 10ms");
+        }
+        let ports = keys::ALL.iter().map(|key| self.distributor.receivers.tls(key)).chain([self.server.tls.as_ref()]);
+        let knows_clients = ports.flatten().any(|tls| tls.enabled && tls.client_ca_file.is_some());
+        if self.authentication.client_certificates.is_some() && !knows_clients {
+            return fail("authentication.client_certificates", "needs a client_ca_file, of server.tls say: who signs them");
         }
         if let Some(jwt) = &self.authentication.jwt {
             jwt.validate()?;

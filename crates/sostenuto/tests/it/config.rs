@@ -125,6 +125,8 @@ fn settings_of_security_that_cannot_work_are_explained() {
         ("authentication: {jwt: {issuer: a, audience: b, jwks_url: 'https://u:p@h/'}}", "without credentials"),
         ("authentication: {jwt: {issuer: a, audience: b, jwks_file: c, jwks_url: 'https://h/'}}", "set one of"),
         ("audit: {output: file, max_files: 0}", "audit"),
+        ("authentication: {client_certificates: {}}", "client_ca_file"),
+        ("authentication: {client_certificates: {role_attribute: SN}}", "CN, O, OU"),
         ("distributor: {redaction: {rules: [{name: a}]}}", "about everything"),
         ("distributor: {redaction: {reload_interval: 1ms}}", "at least 10ms"),
         ("distributor: {redaction: {rules: [{name: a, keys: [b], action: hash}]}}", "salt_file"),

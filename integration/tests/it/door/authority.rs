@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
@@ -27,16 +27,34 @@ impl Authority {
 
     /// For a server on this machine.
     pub fn server(&self) -> Certified {
-        self.certified(ExtendedKeyUsagePurpose::ServerAuth)
+        self.certified(ExtendedKeyUsagePurpose::ServerAuth, |_| {})
     }
 
     pub fn client(&self) -> Certified {
-        self.certified(ExtendedKeyUsagePurpose::ClientAuth)
+        self.certified(ExtendedKeyUsagePurpose::ClientAuth, |_| {})
     }
 
-    fn certified(&self, purpose: ExtendedKeyUsagePurpose) -> Certified {
+    /// Of a client whose time is over.
+    pub fn expired_client(&self) -> Certified {
+        self.certified(ExtendedKeyUsagePurpose::ClientAuth, |params| {
+            (params.not_before, params.not_after) = (rcgen::date_time_ymd(2020, 1, 1), rcgen::date_time_ymd(2021, 1, 1));
+        })
+    }
+
+    /// Of a client with this subject.
+    pub fn client_named(&self, subject: &[(DnType, &str)]) -> Certified {
+        self.certified(ExtendedKeyUsagePurpose::ClientAuth, |params| {
+            params.distinguished_name = DistinguishedName::new();
+            for (kind, value) in subject {
+                params.distinguished_name.push(kind.clone(), *value);
+            }
+        })
+    }
+
+    fn certified(&self, purpose: ExtendedKeyUsagePurpose, change: impl FnOnce(&mut CertificateParams)) -> Certified {
         let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned(), "localhost".to_owned()]).unwrap();
         params.extended_key_usages = vec![purpose];
+        change(&mut params);
         let key = KeyPair::generate().unwrap();
         Certified { cert: params.signed_by(&key, &self.issuer).unwrap().pem(), key: key.serialize_pem() }
     }

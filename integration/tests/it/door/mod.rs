@@ -4,6 +4,7 @@ mod access;
 mod agents;
 mod audit;
 pub mod authority;
+mod certificates;
 mod commands;
 mod limits;
 mod redaction;

@@ -1,10 +1,14 @@
 //! Encryption on every port, of both versions of HTTP; certificates that change; clients that show one.
 
-use std::fs;
+use std::{fs, time::Duration};
 
 use reqwest::{Client, Method, Version, header};
 use serde_json::json;
 use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 use super::{authority::Authority, every_port, path};
 use crate::{
@@ -142,9 +146,34 @@ async fn clients_must_show_a_certificate_where_that_is_asked() {
     let known = known.builder().build().unwrap();
     let forged = with(Authority::new("clients").client().identity()).builder().build().unwrap();
     let nobody = trusting(&ours).builder().build().unwrap();
+    let expired = with(clients.expired_client().identity()).builder().build().unwrap();
     for port in &PORTS {
+        assert!(ask(&expired, &server, "https", port).await.is_err(), "{} with one whose time is over", port.0);
         ask(&known, &server, "https", port).await.unwrap_or_else(|error| panic!("{}: {error:?}", port.0));
         assert!(ask(&nobody, &server, "https", port).await.is_err(), "{} without a certificate", port.0);
         assert!(ask(&forged, &server, "https", port).await.is_err(), "{} with another's", port.0);
     }
+}
+
+/// Nobody holds a place by beginning and not going on.
+#[tokio::test]
+async fn a_handshake_that_stalls_is_cut_off() {
+    let folder = TempDir::new().unwrap();
+    let authority = Authority::new("the shop");
+    authority.server().write(folder.path());
+    let server = Server::start(&encrypted(&folder, None).reached_by(trusting(&authority))).await;
+    let stalled = PORTS.iter().flat_map(|port| [(port.0, &b""[..]), (port.0, b"\x16\x03\x01\x02\x00\x01"), (port.0, b"GET / HTTP/1.1\r\n\r\n")]);
+    let cut_off = stalled.map(|(port, begun)| {
+        let server = &server;
+        async move {
+            let mut stream = TcpStream::connect(server.address(port)).await.unwrap();
+            stream.write_all(begun).await.unwrap();
+            let mut said = vec![];
+            // At most an alert; then an end, or a reset.
+            let ended = tokio::time::timeout(Duration::from_secs(60), stream.read_to_end(&mut said)).await;
+            assert!(ended.is_ok() && said.len() < 100, "{port} {begun:?}: {said:?}");
+        }
+    });
+    futures::future::join_all(cut_off).await;
+    assert_eq!(server.client.get("/api/echo", &[]).await.0, 200);
 }
