@@ -32,6 +32,7 @@ pub struct Settings {
     file_kib_max: Option<u64>,
     environment: Vec<(&'static str, String)>,
     access: Access,
+    log_copy: Option<PathBuf>,
 }
 
 impl Settings {
@@ -50,7 +51,14 @@ impl Settings {
             file_kib_max: None,
             environment: Vec::new(),
             access: Access::default(),
+            log_copy: None,
         }
+    }
+
+    /// All that the program writes to its log, into this file as well.
+    pub fn with_log_in(mut self, file: &Path) -> Self {
+        self.log_copy = Some(file.to_owned());
+        self
     }
 
     /// Writing fails at this size of a file, as on a disk that is full.
@@ -143,9 +151,13 @@ impl Starting {
         let log = Arc::new(Mutex::new(VecDeque::new()));
         let (announce, announced) = oneshot::channel();
         let (stderr, lines) = (child.stderr.take().unwrap(), log.clone());
+        let mut copy = settings.log_copy.as_ref().map(|file| fs::File::create(file).unwrap());
         thread::spawn(move || {
             let mut announce = Some(announce);
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                if let Some(copy) = &mut copy {
+                    writeln!(copy, "{line}").unwrap();
+                }
                 if announce.is_some()
                     && let Ok(event) = serde_json::from_str::<Value>(&line)
                     && event["message"] == "serving"
@@ -202,7 +214,12 @@ impl Server {
 
     /// `host:port` of a listener, by its name in the announcement.
     pub fn address(&self, listener: &str) -> String {
-        self.event[listener].as_str().unwrap_or_else(|| panic!("no {listener} in {}", self.event)).to_owned()
+        self.announced(listener).unwrap_or_else(|| panic!("no {listener} in {}", self.event))
+    }
+
+    /// What the announcement says of this; `None` if it does not.
+    pub fn announced(&self, name: &str) -> Option<String> {
+        self.event[name].as_str().map(str::to_owned)
     }
 
     /// The last lines of its log.

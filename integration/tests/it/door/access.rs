@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use super::{Key, every_port, path, write_keys};
 use crate::{
     client::Access,
-    server::{Server, until},
+    server::{Server, Settings, until},
     spans::{TimeRange, request, trace_spans},
 };
 
@@ -22,13 +22,15 @@ enum Ask {
     Read,
     Metrics,
     Admin,
+    /// How many traces to record, which both readers and writers may ask.
+    Sampling,
     Open,
 }
 
-use Ask::{Admin, Metrics, Open, Read, Write};
+use Ask::{Admin, Metrics, Open, Read, Sampling, Write};
 
 /// Port, method, path, content type, what it asks.
-const REQUESTS: [(&str, Method, &str, &str, Ask); 28] = [
+const REQUESTS: [(&str, Method, &str, &str, Ask); 63] = [
     ("otlp_http", Method::POST, "/v1/traces", "application/x-protobuf", Write),
     ("otlp_http", Method::POST, "/v1/traces", "application/json", Write),
     ("otlp_grpc", Method::POST, "/opentelemetry.proto.collector.trace.v1.TraceService/Export", "application/grpc", Write),
@@ -36,11 +38,31 @@ const REQUESTS: [(&str, Method, &str, &str, Ask); 28] = [
     ("jaeger_thrift_http", Method::POST, "/api/traces", "application/x-thrift", Write),
     ("zipkin", Method::POST, "/api/v2/spans", "application/json", Write),
     ("zipkin", Method::POST, "/api/v1/spans", "application/json", Write),
+    ("zipkin", Method::POST, "/", "application/json", Write),
+    ("zipkin", Method::POST, "/health/", "application/json", Write),
     ("zipkin", Method::GET, "/api/v2/services", "", Read),
     ("zipkin", Method::GET, "/zipkin/api/v2/services", "", Read),
+    ("zipkin", Method::GET, "/api/v2/trace/1", "", Read),
+    ("zipkin", Method::GET, "/api/v2/traces", "", Read),
+    ("zipkin", Method::GET, "/no/such/page", "", Read),
     ("zipkin", Method::GET, "/health", "", Open),
+    ("otlp_http", Method::GET, "/health", "", Write),
+    ("otlp_http", Method::POST, "/no/such/page", "application/json", Write),
+    ("otlp_grpc", Method::POST, "/grpc.health.v1.Health/Check", "application/grpc", Write),
+    ("jaeger_grpc", Method::POST, "/jaeger.api_v2.SamplingManager/GetSamplingStrategy", "application/grpc", Sampling),
+    ("jaeger_grpc", Method::POST, "/jaeger.api_v2.QueryService/GetTrace", "application/grpc", Write),
+    ("jaeger_thrift_http", Method::GET, "/api/sampling?service=shop", "", Sampling),
+    ("jaeger_thrift_http", Method::GET, "/api/traces", "", Write),
+    ("sampling", Method::GET, "/sampling?service=shop", "", Sampling),
+    ("sampling", Method::GET, "/?service=shop", "", Sampling),
+    ("sampling", Method::POST, "/jaeger.api_v2.SamplingManager/GetSamplingStrategy", "application/grpc", Sampling),
+    ("api", Method::GET, "/api/sampling?service=shop", "", Sampling),
+    ("api", Method::POST, "/jaeger.api_v2.SamplingManager/GetSamplingStrategy", "application/grpc", Sampling),
     ("jaeger_query", Method::GET, "/api/services", "", Read),
     ("jaeger_query", Method::GET, "/api/v3/services", "", Read),
+    ("jaeger_query", Method::GET, "/api/traces/1", "", Read),
+    ("jaeger_query", Method::GET, "/api/dependencies?endTs=1", "", Read),
+    ("jaeger_query", Method::GET, "/", "", Read),
     ("api", Method::GET, "/api/search", "", Read),
     ("api", Method::GET, "/api/traces/00000000000000000000000000000001", "", Read),
     ("api", Method::GET, "/api/v2/search/tags", "", Read),
@@ -49,10 +71,25 @@ const REQUESTS: [(&str, Method, &str, &str, Ask); 28] = [
     ("api", Method::GET, "/jaeger/api/services", "", Read),
     ("api", Method::GET, "/zipkin/api/v2/services", "", Read),
     ("api", Method::POST, "/api/sql", "text/plain", Read),
+    ("api", Method::GET, "/api/v2/traces/00000000000000000000000000000001", "", Read),
+    ("api", Method::GET, "/api/search/tags", "", Read),
+    ("api", Method::GET, "/api/metrics/query_range?q=%7B%7D%7Crate()", "", Read),
+    ("api", Method::GET, "/api/status/buildinfo", "", Read),
+    ("api", Method::GET, "/zipkin/api/v2/trace/1", "", Read),
+    ("api", Method::GET, "/jaeger/api/v3/services", "", Read),
+    ("api", Method::POST, "/api/mcp", "application/json", Read),
+    ("api", Method::GET, "/api/mcp", "", Read),
+    ("api", Method::POST, "/tempopb.StreamingQuerier/Search", "application/grpc", Read),
+    ("api", Method::POST, "/tempopb.StreamingQuerier/SearchTags", "application/grpc", Read),
     ("api", Method::POST, "/tempopb.StreamingQuerier/SearchTagsV2", "application/grpc", Read),
+    ("api", Method::POST, "/tempopb.StreamingQuerier/SearchTagValuesV2", "application/grpc", Read),
+    ("api", Method::POST, "/tempopb.StreamingQuerier/MetricsQueryRange", "application/grpc", Read),
+    ("api", Method::POST, "/tempopb.Pusher/PushBytes", "application/grpc", Read),
     ("api", Method::GET, "/metrics", "", Metrics),
     ("api", Method::GET, "/status/config", "", Admin),
     ("api", Method::GET, "/status", "", Admin),
+    ("api", Method::GET, "/status/overrides", "", Admin),
+    ("api", Method::DELETE, "/api/search", "", Admin),
     ("api", Method::POST, "/flush", "", Admin),
     ("api", Method::GET, "/no/such/page", "", Admin),
     ("api", Method::GET, "/ready", "", Open),
@@ -107,6 +144,15 @@ async fn verdict(server: &Server, asked: &(&str, Method, &str, &str, Ask), crede
     }
 }
 
+/// Every port, and what is served on them only if it is switched on.
+fn everything(folder: &TempDir) -> Settings {
+    let strategies = folder.path().join("strategies.json");
+    std::fs::write(&strategies, "{}").unwrap();
+    every_port(folder.path())
+        .with("distributor.sampling", json!({ "strategies_file": path(&strategies), "endpoint": "127.0.0.1:0" }))
+        .with("query_frontend.mcp_server.enabled", true)
+}
+
 fn bearer(key: &str) -> Vec<(&'static str, String)> {
     vec![("authorization", format!("Bearer {key}"))]
 }
@@ -119,7 +165,7 @@ async fn every_port_asks_every_caller_for_its_right() {
         .map(|role| (role, Key::create(&["--role", role, "--tenant", "team-a", "--id", role])))
         .into();
     write_keys(&file, &roles.values().collect::<Vec<_>>());
-    let settings = every_port(folder.path()).with("multitenancy_enabled", true).with("authentication.keys_file", path(&file));
+    let settings = everything(&folder).with("multitenancy_enabled", true).with("authentication.keys_file", path(&file));
     let server = Server::start(&settings).await;
     let other = Key::create(&["--role", "admin", "--id", "read"]);
     let basic = |user: &str, password: &str| {
@@ -150,7 +196,7 @@ async fn every_port_asks_every_caller_for_its_right() {
         }
         for (role, key) in &roles {
             let may = match (what, *role) {
-                (Open, _) | (_, "admin") | (Write, "write") | (Read, "read") | (Metrics, "metrics") => Passes,
+                (Open, _) | (_, "admin") | (Write | Sampling, "write") | (Read | Sampling, "read") | (Metrics, "metrics") => Passes,
                 _ => Forbidden,
             };
             assert_eq!(of(bearer(&key.key)).await, may, "{asked:?} as {role}");
@@ -166,6 +212,28 @@ async fn every_port_asks_every_caller_for_its_right() {
         }
     }
     assert!(server.stop().await.success());
+}
+
+/// A datagram cannot say who sent it: where callers must, those ports stay closed.
+#[tokio::test]
+async fn datagrams_are_not_taken_where_callers_must_say_who_they_are() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("keys.yaml");
+    write_keys(&file, &[&Key::create(&["--role", "write"])]);
+    let endpoint = json!({ "endpoint": "127.0.0.1:0" });
+    let with_datagrams = every_port(folder.path())
+        .with("distributor.receivers.jaeger.protocols", json!({ "thrift_compact": endpoint, "thrift_binary": endpoint }));
+    let server = Server::start(&with_datagrams).await;
+    for port in ["jaeger_thrift_compact", "jaeger_thrift_binary"] {
+        assert!(server.announced(port).is_some(), "{port}");
+    }
+    assert!(server.stop().await.success());
+    for closed in [with_datagrams.clone().with("authentication.keys_file", path(&file)), with_datagrams.with("multitenancy_enabled", true)] {
+        let server = Server::start(&closed).await;
+        for port in ["jaeger_thrift_compact", "jaeger_thrift_binary"] {
+            assert_eq!(server.announced(port), None, "{port}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -239,7 +307,7 @@ async fn keys_come_and_go_without_a_restart() {
 #[tokio::test]
 async fn without_settings_everybody_may_and_that_is_said() {
     let folder = TempDir::new().unwrap();
-    let server = Server::start(&every_port(folder.path())).await;
+    let server = Server::start(&everything(&folder)).await;
     assert_eq!(server.address("access"), "everybody");
     for asked in &REQUESTS {
         assert_eq!(verdict(&server, asked, &[], None).await, Passes, "{asked:?}");

@@ -7,8 +7,10 @@ pub mod authority;
 mod certificates;
 mod commands;
 mod limits;
+mod paths;
 mod redaction;
 mod sampling;
+mod secrets;
 mod tls;
 mod tokens;
 

@@ -47,7 +47,10 @@ impl Signer {
     }
 
     fn sign(&self, claims: &Value) -> String {
-        let header = json!({ "alg": "ES256", "typ": "JWT", "kid": self.id });
+        self.sign_with(&json!({ "alg": "ES256", "typ": "JWT", "kid": self.id }), claims)
+    }
+
+    fn sign_with(&self, header: &Value, claims: &Value) -> String {
         let message = format!("{}.{}", encode(header.to_string()), encode(claims.to_string()));
         let signature = self.pair.sign(&SystemRandom::new(), message.as_bytes()).unwrap();
         format!("{message}.{}", encode(signature))
@@ -161,4 +164,102 @@ async fn keys_are_discovered_and_rotate() {
     *keys.lock().unwrap() = None;
     until("the issuer's trouble is in the log", async || server.log().contains("cannot be fetched")).await;
     assert_eq!(status(&new).await, 200, "what was fetched stays");
+}
+
+/// What attackers of such tokens try.
+#[tokio::test]
+async fn forged_tokens_are_refused() {
+    let folder = TempDir::new().unwrap();
+    let (file, signer) = (folder.path().join("jwks.json"), Signer::new("k1"));
+    fs::write(&file, key_set(&[&signer])).unwrap();
+    let issuer = "urn:the-shop";
+    let jwt = json!({ "issuer": issuer, "audience": "sostenuto", "jwks_file": path(&file), "role_claim": "realm.roles" });
+    let server = Server::start(&every_port(folder.path()).with("multitenancy_enabled", true).with("authentication.jwt", jwt)).await;
+    let good = claims(issuer, &["read"], &["a"]);
+    let status = async |token: &str| server.client.showing(token).of("a").get("/api/search", &[]).await.0;
+    assert_eq!(status(&signer.sign(&good)).await, 200);
+
+    // By the head: another algorithm, another key, more than is known.
+    let point = signer.pair.public_key().as_ref().to_vec();
+    let public = signer.public().to_string();
+    let hmac = |header: &Value, secret: &[u8]| {
+        let message = format!("{}.{}", encode(header.to_string()), encode(good.to_string()));
+        let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, secret);
+        format!("{message}.{}", encode(ring::hmac::sign(&key, message.as_bytes())))
+    };
+    let with_header = |header: Value| signer.sign_with(&header, &good);
+    let own = Signer::new("own");
+    let mut forged: Vec<(String, String)> = vec![];
+    for alg in ["none", "None", "NONE", "nOnE", "", "es256", "ES256 ", "RS256", "HS256", "HS384", "ES384", "EdDSA", "PS256"] {
+        let header = json!({ "alg": alg, "kid": "k1" });
+        for signature in ["", "AA", &encode([0; 64]), &encode([255; 64])] {
+            forged.push((format!("{alg:?}, signed {signature:?}"), format!("{}.{}.{signature}", encode(header.to_string()), encode(good.to_string()))));
+        }
+        forged.push((format!("{alg:?}, by the point as a secret"), hmac(&header, &point)));
+        forged.push((format!("{alg:?}, by the public key as a secret"), hmac(&header, public.as_bytes())));
+        forged.push((format!("{alg:?}, by the file as a secret"), hmac(&header, key_set(&[&signer]).as_bytes())));
+        forged.push((format!("{alg:?}, by nothing as a secret"), hmac(&header, b"")));
+        if alg != "ES256" {
+            forged.push((format!("{alg:?}, well signed"), with_header(header)));
+        }
+    }
+    for kid in [json!("own"), json!("../../dev/null"), json!("k1' OR '1'='1"), json!("k1\u{0}"), json!("|/bin/sh"), json!("x".repeat(4_000)), json!(["k1"]), json!({ "k1": 1 }), json!(1)] {
+        // Whatever the id, it is another's key.
+        forged.push((format!("kid {kid}"), own.sign_with(&json!({ "alg": "ES256", "kid": kid }), &good)));
+    }
+    for (name, value) in [("jwk", own.public()), ("jku", json!("http://127.0.0.1:1/keys")), ("x5u", json!("file:///etc/passwd")), ("x5c", json!(["AAAA"]))] {
+        let mut header = json!({ "alg": "ES256", "typ": "JWT" });
+        header[name] = value;
+        forged.push((format!("its own {name}"), own.sign_with(&header, &good)));
+    }
+    forged.push(("critical extensions".into(), with_header(json!({ "alg": "ES256", "kid": "k1", "crit": ["exp"] }))));
+    // By the form.
+    let token = signer.sign(&good);
+    let [head, body, signature]: [&str; 3] = token.split('.').collect::<Vec<_>>().try_into().unwrap();
+    let flipped = if signature.starts_with('A') { format!("B{}", &signature[1..]) } else { format!("A{}", &signature[1..]) };
+    for (what, token) in [
+        ("four parts", format!("{token}.")),
+        ("five parts", format!("{head}.{body}.{signature}.{body}.{signature}")),
+        ("two parts", format!("{head}.{body}")),
+        ("no head", format!(".{body}.{signature}")),
+        ("padding", format!("{head}.{body}.{signature}=")),
+        ("another bit", format!("{head}.{body}.{flipped}")),
+        ("half a signature", format!("{head}.{body}.{}", &signature[..40])),
+        ("a signature twice", format!("{head}.{body}.{signature}{signature}")),
+        ("other claims", format!("{head}.{}.{signature}", encode(claims(issuer, &["admin"], &["a"]).to_string()))),
+        ("no JSON", format!("{}.{body}.{signature}", encode("x"))),
+        ("deep JSON", format!("{}.{body}.{signature}", encode("[".repeat(5_000)))),
+        ("16 KiB and more", format!("{head}.{body}.{}", "A".repeat(20_000))),
+    ] {
+        forged.push((what.to_owned(), token));
+    }
+    // By the claims.
+    let now = good["nbf"].as_u64().unwrap();
+    for (name, values) in [
+        ("iss", vec![json!("urn:the-shop/"), json!("URN:THE-SHOP"), json!([issuer]), json!(null), json!(1)]),
+        ("aud", vec![json!("Sostenuto"), json!("sostenuto sostenuto"), json!(["other"]), json!([]), json!(null), json!({ "sostenuto": 1 }), json!([["sostenuto"]])]),
+        ("exp", vec![json!(now - 61), json!("4102444800"), json!(-1), json!(0), json!(null), json!(true), json!([now + 600])]),
+        ("nbf", vec![json!(now + 3600), json!("0"), json!(1e300), json!([])]),
+        ("tenants", vec![json!("*"), json!(["a", "*"]), json!("../a"), json!(["a", "a/b"])]),
+    ] {
+        for value in values {
+            let mut claims = good.clone();
+            claims[name] = value.clone();
+            forged.push((format!("{name} = {value}"), signer.sign(&claims)));
+        }
+    }
+    for (what, token) in &forged {
+        assert_eq!(status(token).await, 401, "{what}");
+    }
+    // Known, and without the right.
+    for (name, value) in [("tenants", json!("b")), ("tenants", json!([])), ("tenants", json!("a b")), ("realm", json!({ "roles": [] })), ("realm", json!({ "roles": "reader" })), ("realm", json!({ "roles": { "read": true } })), ("roles", json!(["read"]))] {
+        let mut claims = good.clone();
+        if name == "roles" {
+            claims["realm"] = json!({});
+        }
+        claims[name] = value.clone();
+        let got = status(&signer.sign(&claims)).await;
+        assert!(matches!(got, 401 | 403), "{name} = {value}: {got}");
+    }
+    assert_eq!(status(&token).await, 200);
 }
