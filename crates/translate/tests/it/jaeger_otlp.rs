@@ -6,9 +6,16 @@ use proto::otlp::{
     common::v1::{AnyValue, KeyValue, any_value::Value},
     trace::v1::{Span, TracesData, span::Link},
 };
-use translate::{NO_SERVICE_NAME, jaeger};
+use translate::{
+    NO_SERVICE_NAME,
+    jaeger::{self, Protocol},
+};
 
-use crate::otlp::{Alone, spans, spans_of, text, trace};
+use crate::{
+    old_forms,
+    otlp::{Alone, spans, spans_of, text, trace},
+    thrift_writer::{V, binary, call},
+};
 
 fn json(value: Option<&Value>) -> serde_json::Value {
     let inner = |value: &AnyValue| json(value.value.as_ref());
@@ -53,6 +60,10 @@ fn expected((mut resource, mut scope, mut span): Alone) -> Alone {
     // A reference is two ids.
     let bare = |link: &Link| Link { trace_id: link.trace_id.clone(), span_id: link.span_id.clone(), ..Link::default() };
     span.links = span.links.iter().map(bare).collect();
+    // What Jaeger has no place for.
+    scope.dropped_attributes_count = 0;
+    span.flags &= 1;
+    span.status.get_or_insert_default();
     (resource, scope, span)
 }
 
@@ -75,18 +86,35 @@ proptest! {
             return Ok(());
         };
         let read = jaeger::read_json(json.to_string().as_bytes()).unwrap();
-        let micros = |(resource, scope, mut span): Alone| {
-            let duration = (span.end_time_unix_nano - span.start_time_unix_nano) / 1000 * 1000;
-            span.start_time_unix_nano = span.start_time_unix_nano / 1000 * 1000;
-            span.end_time_unix_nano = span.start_time_unix_nano + duration;
-            for event in &mut span.events {
-                event.time_unix_nano = event.time_unix_nano / 1000 * 1000;
-            }
-            (resource, scope, span)
-        };
         let expected: Vec<Alone> = spans(&trace).into_iter().map(expected).map(micros).collect();
         prop_assert_eq!(spans_of(&jaeger::requests(&read).unwrap().concat()), expected);
     }
+
+    #[test]
+    fn thrift_in_both_protocols_comes_back(trace in trace()) {
+        let batches = jaeger::batches(&trace);
+        let expected: Vec<Alone> = spans(&trace).into_iter().map(expected).map(micros).collect();
+        let read = |one: &dyn Fn(V) -> Vec<u8>| {
+            let requests: Vec<Vec<u8>> = batches.iter().map(|batch| one(old_forms::jaeger(batch))).collect();
+            spans_of(&requests.concat())
+        };
+        prop_assert_eq!(&read(&|batch| jaeger::request_of_thrift(&binary(&batch)).unwrap()), &expected);
+        for (protocol, compact) in [(Protocol::Compact, true), (Protocol::Binary, false)] {
+            let agent = |batch| jaeger::request_of_agent(protocol, &call(compact, "emitBatch", batch), 1).unwrap();
+            prop_assert_eq!(&read(&agent), &expected, "{:?}", protocol);
+        }
+    }
+}
+
+/// As formats hold it that count microseconds.
+fn micros((resource, scope, mut span): Alone) -> Alone {
+    let duration = (span.end_time_unix_nano - span.start_time_unix_nano) / 1000 * 1000;
+    span.start_time_unix_nano = span.start_time_unix_nano / 1000 * 1000;
+    span.end_time_unix_nano = span.start_time_unix_nano + duration;
+    for event in &mut span.events {
+        event.time_unix_nano = event.time_unix_nano / 1000 * 1000;
+    }
+    (resource, scope, span)
 }
 
 fn with(change: impl FnOnce(&mut Span)) -> Span {
@@ -179,4 +207,30 @@ fn flags_and_warnings_of_jaeger_come_back() {
     let request = jaeger::requests(&batch).unwrap().concat();
     let trace = <TracesData as prost::Message>::decode(request.as_slice()).unwrap();
     assert_eq!(jaeger::batches(&trace), batch);
+}
+
+/// An end before the start is no duration: it comes back as the start.
+#[test]
+fn an_end_before_the_start_becomes_the_start() {
+    let span = with(|span| (span.start_time_unix_nano, span.end_time_unix_nano) = (5_000, 2_000));
+    let (_, _, back) = there_and_back(&trace_of(span)).remove(0);
+    assert_eq!((back.start_time_unix_nano, back.end_time_unix_nano), (5_000, 5_000));
+}
+
+#[test]
+fn the_ends_of_numbers_and_times_come_back() {
+    use proto::otlp::trace::v1::span::Event;
+    let number = |key: &str, value: Value| KeyValue { key: key.into(), value: Some(AnyValue { value: Some(value) }) };
+    check(with(|span| {
+        (span.start_time_unix_nano, span.end_time_unix_nano) = (1, u64::MAX);
+        span.events = vec![Event { time_unix_nano: u64::MAX, ..Event::default() }];
+        span.attributes = vec![
+            number("least", Value::IntValue(i64::MIN)),
+            number("most", Value::IntValue(i64::MAX)),
+            number("infinite", Value::DoubleValue(f64::NEG_INFINITY)),
+            number("smallest", Value::DoubleValue(f64::MIN_POSITIVE)),
+            number("empty", Value::BytesValue(vec![])),
+        ];
+        span.dropped_events_count = u32::MAX;
+    }));
 }

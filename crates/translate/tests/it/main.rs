@@ -6,6 +6,7 @@ mod damage;
 mod fuzz;
 mod jaeger_formats;
 mod jaeger_otlp;
+mod old_forms;
 mod otlp;
 mod thrift_writer;
 mod zipkin_formats;

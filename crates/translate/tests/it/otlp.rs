@@ -3,6 +3,7 @@
 use prost::Message;
 use proptest::{
     collection::{btree_map, vec},
+    option,
     prelude::*,
 };
 use proto::otlp::{
@@ -23,7 +24,7 @@ pub fn spans(trace: &TracesData) -> Vec<Alone> {
     for resource in &trace.resource_spans {
         for scope in &resource.scope_spans {
             for span in &scope.spans {
-                all.push((resource.resource.clone().unwrap(), scope.scope.clone().unwrap(), span.clone()));
+                all.push((resource.resource.clone().unwrap_or_default(), scope.scope.clone().unwrap_or_default(), span.clone()));
             }
         }
     }
@@ -47,7 +48,7 @@ fn value() -> impl Strategy<Value = AnyValue> {
         any::<i32>().prop_map(|number| Value::DoubleValue(f64::from(number) / 4.0)),
         vec(any::<u8>(), 0..12).prop_map(Value::BytesValue),
     ];
-    let leaf = proptest::option::weighted(0.95, leaf).prop_map(|value| AnyValue { value });
+    let leaf = option::weighted(0.95, leaf).prop_map(|value| AnyValue { value });
     leaf.prop_recursive(3, 12, 3, |inner| {
         prop_oneof![
             vec(inner.clone(), 0..3).prop_map(|values| Value::ArrayValue(ArrayValue { values })),
@@ -61,6 +62,17 @@ fn value() -> impl Strategy<Value = AnyValue> {
 fn keyed(keys: &'static str, value: impl Strategy<Value = AnyValue>) -> impl Strategy<Value = Vec<KeyValue>> {
     let pairs = btree_map(keys, value, 0..4);
     pairs.prop_map(|pairs| pairs.into_iter().map(|(key, value)| KeyValue { key, value: Some(value) }).collect())
+}
+
+/// Some keys twice, and some without a value: lists of attributes hold both, though they should not.
+fn listed(keys: &'static str, value: impl Strategy<Value = AnyValue>) -> impl Strategy<Value = Vec<KeyValue>> {
+    (keyed(keys, value), 0..8u8).prop_map(|(mut attributes, choice)| {
+        if let Some(first) = attributes.first().cloned().filter(|_| choice < 2) {
+            let value = (choice == 0).then(|| AnyValue { value: Some(Value::StringValue("again".into())) });
+            attributes.push(KeyValue { value, ..first });
+        }
+        attributes
+    })
 }
 
 fn id(length: usize) -> impl Strategy<Value = Vec<u8>> {
@@ -79,14 +91,14 @@ fn event() -> impl Strategy<Value = span::Event> {
 }
 
 fn link() -> impl Strategy<Value = span::Link> {
-    (id(16), id(8), "(|[a-z]{1,4}=[a-z|]{1,4})", keyed("[a-z]{1,6}", value()), 0..3u32).prop_map(
-        |(trace_id, span_id, trace_state, attributes, dropped_attributes_count)| span::Link {
+    (id(16), id(8), "(|[a-z]{1,4}=[a-z|]{1,4})", keyed("[a-z]{1,6}", value()), 0..3u32, any::<u32>()).prop_map(
+        |(trace_id, span_id, trace_state, attributes, dropped_attributes_count, flags)| span::Link {
             trace_id,
             span_id,
             trace_state,
             attributes,
             dropped_attributes_count,
-            flags: 0,
+            flags,
         },
     )
 }
@@ -97,14 +109,14 @@ fn one_span() -> impl Strategy<Value = Span> {
     let ids = (id(16), id(8), prop_oneof![Just(vec![]), id(8)]);
     let times = (SECOND..u64::MAX / 4, 0..100 * SECOND);
     let texts = ("(|.{1,10})", "(|[a-z]{1,4}=[a-z]{1,4})");
-    let lists = (keyed("(error|[a-z]{1,6}|s\\.[a-z]{1,3})", value()), vec(event(), 0..3), vec(link(), 0..3));
-    let status = (0..3i32, "(|true|.{1,8})");
-    let rest = (0..6i32, 0..2u32, (0..3u32, 0..3u32, 0..3u32));
-    (ids, times, texts, lists, status, rest).prop_map(|(ids, times, texts, lists, (code, message), rest)| {
+    let lists = (listed("(error|[a-z]{1,6}|s\\.[a-z]{1,3})", value()), vec(event(), 0..3), vec(link(), 0..3));
+    let status = option::weighted(0.8, (0..3i32, "(|true|.{1,8})"));
+    let rest = (0..6i32, any::<u32>(), (0..3u32, 0..3u32, 0..3u32));
+    (ids, times, texts, lists, status, rest).prop_map(|(ids, times, texts, lists, status, rest)| {
         let (kind, flags, dropped) = rest;
         let (mut attributes, events, links) = lists;
         // A span that is an error has no room for an attribute that says so.
-        attributes.retain(|attribute| code != 2 || attribute.key != "error");
+        attributes.retain(|attribute| status.as_ref().is_none_or(|(code, _)| *code != 2) || attribute.key != "error");
         Span {
             trace_id: ids.0,
             span_id: ids.1,
@@ -121,30 +133,31 @@ fn one_span() -> impl Strategy<Value = Span> {
             dropped_attributes_count: dropped.0,
             dropped_events_count: dropped.1,
             dropped_links_count: dropped.2,
-            status: Some(Status { code, message }),
+            status: status.map(|(code, message)| Status { code, message }),
         }
     })
 }
 
 pub fn trace() -> impl Strategy<Value = TracesData> {
-    let scope = ("(|[a-z]{1,6})", "(|[0-9.]{1,4})", keyed("s[a-z]{1,3}", value())).prop_map(|(name, version, attributes)| {
-        InstrumentationScope { name, version, attributes, dropped_attributes_count: 0 }
-    });
-    let scope_spans = (scope, vec(one_span(), 0..4)).prop_map(|(scope, spans)| ScopeSpans {
-        scope: Some(scope),
-        spans,
-        schema_url: String::new(),
-    });
-    let resource = ("(|[a-z]{1,6})", keyed("r\\.[a-z]{1,3}", value())).prop_map(|(service, mut attributes)| {
-        if !service.is_empty() {
-            attributes.insert(0, text("service.name", &service));
-        }
-        Resource { attributes, dropped_attributes_count: 0 }
-    });
-    let resource_spans = (resource, vec(scope_spans, 0..3)).prop_map(|(resource, scope_spans)| ResourceSpans {
-        resource: Some(resource),
-        scope_spans,
-        schema_url: String::new(),
-    });
+    let scope = ("(|[a-z]{1,6})", "(|[0-9.]{1,4})", keyed("s[a-z]{1,3}", value()), 0..3u32).prop_map(
+        |(name, version, attributes, dropped_attributes_count)| InstrumentationScope {
+            name,
+            version,
+            attributes,
+            dropped_attributes_count,
+        },
+    );
+    let scope_spans = (option::weighted(0.8, scope), vec(one_span(), 0..4), "(|[a-z]{1,3}:)")
+        .prop_map(|(scope, spans, schema_url)| ScopeSpans { scope, spans, schema_url });
+    let resource = ("(|[a-z]{1,6})", listed("r\\.[a-z]{1,3}", value()), 0..3u32).prop_map(
+        |(service, mut attributes, dropped_attributes_count)| {
+            if !service.is_empty() {
+                attributes.insert(0, text("service.name", &service));
+            }
+            Resource { attributes, dropped_attributes_count }
+        },
+    );
+    let resource_spans = (option::weighted(0.8, resource), vec(scope_spans, 0..3), "(|[a-z]{1,3}:)")
+        .prop_map(|(resource, scope_spans, schema_url)| ResourceSpans { resource, scope_spans, schema_url });
     vec(resource_spans, 0..4).prop_map(|resource_spans| TracesData { resource_spans })
 }
