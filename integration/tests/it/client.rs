@@ -138,6 +138,11 @@ impl Client {
         let mut body = vec![u8::from(!encoding.is_empty())];
         body.extend(u32::try_from(message.len()).unwrap().to_be_bytes());
         body.extend(message);
+        self.call_framed(encoding, body).await
+    }
+
+    /// As [`Self::call`], with the prefix of the message, or what stands in its place, in the body.
+    pub async fn call_framed(&self, encoding: &str, body: Vec<u8>) -> Answer {
         let url = format!("{}/opentelemetry.proto.collector.trace.v1.TraceService/Export", self.grpc);
         let post = self.http2.post(url).header(header::CONTENT_TYPE, "application/grpc").header(header::TE, "trailers").body(body);
         let post = if encoding.is_empty() { post } else { post.header("grpc-encoding", encoding) };

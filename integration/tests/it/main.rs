@@ -17,6 +17,7 @@ mod kill;
 mod log_damage;
 mod overload;
 mod overrides;
+mod queries;
 mod reader;
 mod replay;
 mod rpc;
