@@ -30,7 +30,7 @@ enum Ask {
 use Ask::{Admin, Metrics, Open, Read, Sampling, Write};
 
 /// Port, method, path, content type, what it asks.
-const REQUESTS: [(&str, Method, &str, &str, Ask); 63] = [
+const REQUESTS: [(&str, Method, &str, &str, Ask); 66] = [
     ("otlp_http", Method::POST, "/v1/traces", "application/x-protobuf", Write),
     ("otlp_http", Method::POST, "/v1/traces", "application/json", Write),
     ("otlp_grpc", Method::POST, "/opentelemetry.proto.collector.trace.v1.TraceService/Export", "application/grpc", Write),
@@ -85,6 +85,9 @@ const REQUESTS: [(&str, Method, &str, &str, Ask); 63] = [
     ("api", Method::POST, "/tempopb.StreamingQuerier/SearchTagValuesV2", "application/grpc", Read),
     ("api", Method::POST, "/tempopb.StreamingQuerier/MetricsQueryRange", "application/grpc", Read),
     ("api", Method::POST, "/tempopb.Pusher/PushBytes", "application/grpc", Read),
+    ("grpc", Method::POST, "/tempopb.StreamingQuerier/Search", "application/grpc", Read),
+    ("grpc", Method::POST, "/grpc.health.v1.Health/Check", "application/grpc", Open),
+    ("grpc", Method::POST, "/no.such.Service/Method", "application/grpc", Admin),
     ("api", Method::GET, "/metrics", "", Metrics),
     ("api", Method::GET, "/status/config", "", Admin),
     ("api", Method::GET, "/status", "", Admin),
