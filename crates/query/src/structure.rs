@@ -171,8 +171,8 @@ mod tests {
         check(Relation::Descendant, StructuralForm::Union, &[0, 4], &[2, 5], &[0, 2]);
         // 1 holds 2, but not the last.
         check(Relation::Descendant, StructuralForm::Union, &[0, 1], &[2, 4], &[0, 2, 4]);
-        // Nothing is below the first on the left, and nothing ended before the second begins.
         check(Relation::Descendant, StructuralForm::Union, &[2, 4], &[3], &[]);
+        // 5 counts as the first, and nothing ends before 1 begins.
         check(Relation::Ancestor, StructuralForm::Union, &[3], &[1, 5], &[1]);
         check(Relation::Child, StructuralForm::Union, &[1, 4], &[2, 3], &[1, 2, 3]);
     }
