@@ -1,6 +1,6 @@
 //! What it costs to find one trace among a thousand blocks.
 
-use std::{num::NonZeroUsize, sync::Arc};
+use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use arrow::array::AsArray;
 use model::TraceId;
@@ -64,7 +64,9 @@ async fn stored() -> (InMemory, Vec<u128>) {
 }
 
 async fn open(store: &Arc<TestStore>) -> Storage {
-    let config = StorageConfig { backend: Backend::S3, ..StorageConfig::default() };
+    let mut config = StorageConfig { backend: Backend::S3, ..StorageConfig::default() };
+    // A machine that stands still for a while is no slow store: requests are counted here.
+    config.client.hedge_percent_max = 0;
     Storage::with_store(Arc::<TestStore>::clone(store) as Arc<dyn ObjectStore>, &config).await.unwrap()
 }
 
@@ -73,7 +75,9 @@ async fn engine(store: &Arc<TestStore>) -> Engine {
     // The process is up: it knows the table, and nothing of the blocks.
     storage.table(&tenant()).await.unwrap();
     store.clear_log();
-    let config = EngineConfig { parallelism: NonZeroUsize::new(2).unwrap(), ..EngineConfig::default() };
+    // Nobody else writes.
+    let (parallelism, table_age_max) = (NonZeroUsize::new(2).unwrap(), Duration::from_secs(3_600));
+    let config = EngineConfig { parallelism, table_age_max, ..EngineConfig::default() };
     Engine::new(storage, Arc::new(NoLiveData), config)
 }
 
@@ -220,8 +224,8 @@ async fn with_indexes_a_trace_among_a_thousand_blocks_costs_three_reads_one_afte
         most = most.max(store.log().len());
     }
     println!("warm, no time: {most} requests at most");
-    // A sidecar, rows, and news of the log.
-    assert!(most <= 3, "{most}");
+    // A sidecar and rows.
+    assert!(most <= 2, "{most}");
 
     // With a time, only the blocks of that time: too few to ask an index.
     let other = engine(&store).await;
