@@ -10,6 +10,8 @@ pub mod config;
 pub mod demo;
 mod gates;
 pub mod inspect;
+#[cfg_attr(not(feature = "kafka"), path = "kafka_left_out.rs")]
+mod kafka;
 mod keys;
 mod limits;
 mod logging;

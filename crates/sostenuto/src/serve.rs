@@ -23,6 +23,7 @@ use crate::{
     build,
     config::{Config, LogFormat, directory, reachable},
     gates::Gates,
+    kafka::{self, Kafka},
     limits::{Limited, Limits},
     logging, observe,
     receive::{self, Datagrams},
@@ -39,6 +40,7 @@ pub async fn run(config: Config) -> anyhow::Result<bool> {
     let sockets = Sockets::bind(&config).await?;
     let addresses = sockets.addresses()?;
     let mut gates = Gates::open(&config)?;
+    let kafka = kafka::open(&config)?;
 
     let storage = Storage::open(&config.storage.store())
         .await
@@ -57,7 +59,7 @@ pub async fn run(config: Config) -> anyhow::Result<bool> {
     let compactor =
         Compactor::with_retention(config.compactor.config(), storage.clone(), engine.clone(), effective.retentions.clone());
     let datagrams = Datagrams::default();
-    let mut state = state(&config, engine, &storage, &distributor, &ingester, &compactor, &datagrams);
+    let mut state = state(&config, engine, &storage, &distributor, &ingester, &compactor, &datagrams, kafka.as_ref());
     let shown = limits.clone();
     state.status.overrides = Arc::new(move |tenant| match tenant {
         Some(tenant) => shown.current().page_of(tenant),
@@ -92,6 +94,7 @@ pub async fn run(config: Config) -> anyhow::Result<bool> {
         answering.spawn(api.serve_sampling(port, queries.clone()));
     }
     receive::start(&config, &mut gates, sockets.receivers, &api, &distributor, &datagrams, &receivers, &mut receiving)?;
+    kafka::start(kafka.as_ref(), &distributor, &receivers, &mut receiving)?;
     let (mut following, files) = (JoinSet::new(), CancellationToken::new());
     gates.follow(&files, &mut following);
     if let Some(exporter) = gates.exporter() {
@@ -196,6 +199,7 @@ fn state(
     ingester: &Ingester,
     compactor: &Compactor,
     datagrams: &Datagrams,
+    kafka: Option<&Kafka>,
 ) -> ApiState {
     let build = build::info();
     let metrics = api::Metrics::new(&build);
@@ -205,14 +209,22 @@ fn state(
     observe::storage(&metrics, storage);
     observe::datagrams(&metrics, datagrams);
     observe::engine(&metrics, &engine);
+    if let Some(kafka) = kafka {
+        kafka::observe(&metrics, kafka);
+    }
     let readiness = Readiness::default();
     let (yaml, place) = (config.effective_yaml(), config.storage.describe());
-    let (shown, live) = (readiness.clone(), ingester.clone());
+    let (shown, live, kafka) = (readiness.clone(), ingester.clone(), kafka.cloned());
     let status = StatusPages {
         config: Arc::new(move || yaml.clone()),
         services: Arc::new(move || {
             let state = format!("{:?}", shown.get());
-            ["distributor", "ingester", "compactor", "querier", "api"].map(|service| format!("{service:<12} {state}\n")).concat()
+            let mut services =
+                ["distributor", "ingester", "compactor", "querier", "api"].map(|service| format!("{service:<12} {state}\n")).concat();
+            if let Some(kafka) = &kafka {
+                services += &format!("{:<12} {state}: {}\n", "kafka", kafka::describe(kafka));
+            }
+            services
         }),
         backend: Arc::new(move || {
             let stats = live.stats();
@@ -314,6 +326,10 @@ fn announce(config: &Config, addresses: &Addresses, replayed: u64) {
     println!("Sostenuto {}\n", build::VERSION);
     for (name, address) in addresses.receivers.listed() {
         println!("  {name:<9}  {address}");
+    }
+    if let Some(kafka) = &config.distributor.receivers.kafka {
+        let topics: Vec<&str> = kafka.topics.keys().map(String::as_str).collect();
+        println!("  Kafka      {} of {}", topics.join(", "), kafka.brokers.join(", "));
     }
     let scheme = |key| if config.tls_of(key).is_some() { "https" } else { "http" };
     println!("  API        {}://{}  (HTTP and gRPC)", scheme(API_KEY), reachable(addresses.api));

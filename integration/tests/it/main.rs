@@ -13,6 +13,7 @@ mod disk_faults;
 mod door;
 mod grafana;
 mod jaeger;
+mod kafka;
 mod kill;
 mod log_damage;
 mod overload;

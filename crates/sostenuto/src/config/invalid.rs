@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use storage::Backend;
 
-use super::{Config, GoDuration};
+use super::{Config, GoDuration, Kafka};
 
 /// Twice as long as an ingester waits between storing a block and its commit.
 const ORPHAN_GRACE_MIN: Duration = ingester::STORED_KEPT.saturating_mul(2);
@@ -58,7 +58,8 @@ impl Config {
                 return fail(key, format!("{endpoint:?} is not host:port"));
             }
         }
-        if endpoints.iter().all(|(_, endpoint)| endpoint.is_none()) {
+        let kafka = self.distributor.receivers.kafka.as_ref();
+        if kafka.is_none() && endpoints.iter().all(|(_, endpoint)| endpoint.is_none()) {
             return fail("distributor.receivers", "names no protocol of any receiver; name at least one".to_owned());
         }
         for (key, size) in [
@@ -121,6 +122,7 @@ impl Config {
                 format!("must be at least {}: a flush may wait as long for its commit", GoDuration(ORPHAN_GRACE_MIN)),
             );
         }
+        kafka.map_or(Ok(()), Kafka::validate)?;
         self.limits()?;
         self.redactor(&[], None, &redact::Counts::default())?;
         self.validate_security()?;

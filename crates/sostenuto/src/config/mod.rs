@@ -8,6 +8,7 @@ mod components;
 mod duration;
 mod expand;
 mod invalid;
+mod kafka;
 mod load;
 mod overrides;
 mod receivers;
@@ -27,6 +28,7 @@ use serde::{Deserialize, Serialize};
 pub use compactor::Compactor;
 pub use duration::{DurationError, GoDuration};
 pub use invalid::Invalid;
+pub use kafka::{InitialOffset, Kafka, KafkaEncoding, KafkaSasl, KafkaTls, OnError, SaslMechanism};
 pub use load::{LoadError, environment};
 pub use receivers::{Receivers, keys};
 pub use overrides::{

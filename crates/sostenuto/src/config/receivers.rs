@@ -1,10 +1,10 @@
-//! The ports on which spans come in.
+//! Where spans come in.
 //!
-//! As in a Collector: without the section everything is on; with it, the receivers and protocols that it names.
+//! As in a Collector: without the section every port is open; with it, the receivers and protocols that it names are on.
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{Size, TlsFiles, with_host};
+use super::{Kafka, Size, TlsFiles, with_host};
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -15,11 +15,14 @@ pub struct Receivers {
     pub zipkin: Option<Zipkin>,
     #[serde(default = "Jaeger::off", deserialize_with = "named", skip_serializing_if = "Jaeger::is_off")]
     pub jaeger: Jaeger,
+    #[serde(default, deserialize_with = "on_when_named", skip_serializing_if = "Option::is_none")]
+    pub kafka: Option<Kafka>,
 }
 
+/// Every port; what needs brokers is off.
 impl Default for Receivers {
     fn default() -> Self {
-        Self { otlp: Otlp::default(), zipkin: Some(Zipkin::default()), jaeger: Jaeger::default() }
+        Self { otlp: Otlp::default(), zipkin: Some(Zipkin::default()), jaeger: Jaeger::default(), kafka: None }
     }
 }
 
@@ -96,7 +99,7 @@ impl Jaeger {
 }
 
 /// `grpc:` with nothing behind it switches the protocol on with its defaults.
-fn on_when_named<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(d: D) -> Result<Option<T>, D::Error> {
+pub(super) fn on_when_named<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(d: D) -> Result<Option<T>, D::Error> {
     named(d).map(Some)
 }
 

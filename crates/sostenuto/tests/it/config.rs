@@ -29,6 +29,7 @@ fn example_environment() -> HashMap<String, String> {
         ("SOSTENUTO_BUCKET", "traces-of-the-shop"),
         ("MINIO_ACCESS_KEY", "canary-minio-id"),
         ("MINIO_SECRET_KEY", "canary-minio-secret"),
+        ("KAFKA_PASSWORD", "canary-kafka"),
         ("AZURE_STORAGE_ACCOUNT", "shop"),
         ("AZURE_STORAGE_KEY", "Y2FuYXJ5LWF6dXJlLXNlY3JldA=="),
     ])
@@ -38,7 +39,7 @@ fn example_environment() -> HashMap<String, String> {
 fn every_example_loads() {
     let names: Vec<String> =
         examples().iter().map(|path| path.file_name().unwrap().to_string_lossy().into_owned()).collect();
-    assert_eq!(names, ["azure.yaml", "gcs.yaml", "local.yaml", "minio.yaml", "s3.yaml", "secure.yaml"]);
+    assert_eq!(names, ["azure.yaml", "gcs.yaml", "kafka.yaml", "local.yaml", "minio.yaml", "s3.yaml", "secure.yaml"]);
     for path in examples() {
         Config::load(&path, example_environment()).unwrap_or_else(|error| panic!("{error}"));
     }
@@ -110,6 +111,36 @@ fn naming_one_receiver_switches_the_others_off() {
     }
     let message = mistake("distributor: {receivers: {zipkin: {endpoint: nowhere}}}");
     assert!(message.contains("distributor.receivers.zipkin.endpoint") && message.contains("host:port"), "{message}");
+}
+
+#[test]
+fn settings_of_kafka_are_read_and_mistakes_are_explained() {
+    assert!(Config::default().distributor.receivers.kafka.is_none(), "it needs brokers");
+    let of = |yaml: &str| parse(&format!("distributor: {{receivers: {{kafka: {yaml}}}}}")).distributor.receivers.kafka.unwrap();
+    let bare = of("");
+    assert_eq!((bare.brokers, bare.topics.into_keys().collect::<Vec<_>>()), (vec!["localhost:9092".into()], vec!["otlp_spans".to_owned()]));
+    assert!(bare.tls.is_none() && of("{tls: }").tls.is_some(), "naming it switches it on");
+    for (yaml, says) in [
+        ("{topic: a}", "did you mean `topics`?"),
+        ("{brokers: []}", "host:port"),
+        ("{brokers: ['a:1,b:2']}", "host:port"),
+        ("{topics: {}}", "must name topics"),
+        ("{topics: {'^.*': otlp_proto}}", "must name topics"),
+        ("{topics: {a: text}}", "zipkin_thrift"),
+        ("{group_id: ''}", "cannot be empty"),
+        ("{default_tenant: '../x'}", "default_tenant"),
+        ("{session_timeout: 1s}", "6s to 30m"),
+        ("{commit_interval: 0s}", "at least 10ms"),
+        ("{max_message_bytes: 0}", "1 byte to 1GiB"),
+        ("{tls: {cert_file: a}}", "both of"),
+        ("{sasl: {mechanism: GSSAPI, username: a, password: b}}", "SCRAM-SHA-256"),
+        ("{sasl: {mechanism: PLAIN, username: a}}", "one of password and password_file"),
+        ("{sasl: {mechanism: PLAIN, password: a}}", "username"),
+        ("{sasl: }", "mechanism"),
+    ] {
+        let message = mistake(&format!("distributor: {{receivers: {{kafka: {yaml}}}}}"));
+        assert!(message.contains(says), "{yaml}: {message}");
+    }
 }
 
 #[test]
@@ -277,12 +308,14 @@ fn a_dollar_sign_that_means_nothing_is_refused() {
 fn secrets_are_never_shown() {
     let yaml = "storage:\n  backend: s3\n  s3:\n    bucket: b\n    access_key: id\n    secret_key: ${S3_SECRET}\n    \
                 session_token: canary-token\n    sse:\n      type: SSE-C\n      encryption_key: canary-customer-key\n  \
-                azure:\n    storage_account_key: ${AZURE_SECRET}\n";
+                azure:\n    storage_account_key: ${AZURE_SECRET}\n\
+                distributor:\n  receivers:\n    kafka:\n      sasl:\n        mechanism: PLAIN\n        username: u\n        \
+                password: canary-kafka\n";
     let values = env(&[("S3_SECRET", "canary-s3"), ("AZURE_SECRET", "12345678901234567890canary")]);
     let config = Config::parse(yaml, "test.yaml", values.clone()).unwrap_or_else(|error| panic!("{error}"));
     let shown = format!("{}\n{config:?}\n{config:#?}\n{:?}", config.effective_yaml(), config.ingester_config());
     assert!(!shown.contains("canary"), "{shown}");
-    assert_eq!(config.effective_yaml().matches("<secret>").count(), 4);
+    assert_eq!(config.effective_yaml().matches("<secret>").count(), 5);
 
     // Mistakes on the same lines do not show them either.
     for (good, bad) in [
@@ -293,6 +326,10 @@ fn secrets_are_never_shown() {
         ("session_token: canary-token", "session_token: canary: token: x"),
         ("type: SSE-C", "type: ${S3_SECRET}"),
         ("access_key: id", "forcepathstyle: canary-in-the-wrong-place"),
+        ("password: canary-kafka", "passwort: canary-kafka"),
+        ("password: canary-kafka", "password: [canary-kafka]"),
+        ("password: canary-kafka", "password_file: x\n        password: canary-kafka"),
+        ("mechanism: PLAIN", "mechanism: canary"),
     ] {
         let broken = yaml.replace(good, bad);
         let error = Config::parse(&broken, "test.yaml", values.clone()).expect_err(bad);

@@ -53,6 +53,10 @@ const KEEP: &str = "overrides.defaults.retention.keep";
 const RATE: &str = "overrides.defaults.ingestion.rate_limit_bytes";
 const BURST: &str = "overrides.defaults.ingestion.burst_size_bytes";
 
+const KAFKA_TOPIC: &str = "distributor.receivers.kafka.topic";
+const KAFKA_ENCODING: &str = "distributor.receivers.kafka.encoding";
+const KAFKA_TOPICS: &str = "distributor.receivers.kafka.topics";
+
 /// The first whose pattern matches counts.
 const KNOWN: &[Known] = &[
     becomes("target", "target", target),
@@ -126,10 +130,36 @@ const KNOWN: &[Known] = &[
     attention("distributor.receivers.zipkin.tls.*", TLS),
     not_needed("distributor.receivers.zipkin.*", "it has a fixed value here"),
     attention("distributor.receivers.opencensus*", "OpenCensus is gone; a Collector turns it into OTLP"),
+    becomes("distributor.receivers.kafka", "distributor.receivers.kafka", on),
+    becomes("distributor.receivers.kafka.brokers", "distributor.receivers.kafka.brokers", texts),
+    // Both become one of `topics`.
+    becomes("distributor.receivers.kafka.topic", KAFKA_TOPIC, topic),
+    becomes("distributor.receivers.kafka.traces.topic", KAFKA_TOPIC, topic),
+    becomes("distributor.receivers.kafka.encoding", KAFKA_ENCODING, encoding),
+    becomes("distributor.receivers.kafka.traces.encoding", KAFKA_ENCODING, encoding),
+    attention("distributor.receivers.kafka.traces.topics", "write each as TOPIC: ENCODING below distributor.receivers.kafka.topics"),
+    becomes("distributor.receivers.kafka.group_id", "distributor.receivers.kafka.group_id", not_empty),
+    becomes("distributor.receivers.kafka.group_instance_id", "distributor.receivers.kafka.group_instance_id", not_empty),
+    becomes("distributor.receivers.kafka.client_id", "distributor.receivers.kafka.client_id", not_empty),
+    becomes("distributor.receivers.kafka.initial_offset", "distributor.receivers.kafka.initial_offset", not_empty),
+    becomes("distributor.receivers.kafka.session_timeout", "distributor.receivers.kafka.session_timeout", not_zero),
+    becomes("distributor.receivers.kafka.tls.ca_file", "distributor.receivers.kafka.tls.ca_file", not_empty),
+    becomes("distributor.receivers.kafka.tls.cert_file", "distributor.receivers.kafka.tls.cert_file", not_empty),
+    becomes("distributor.receivers.kafka.tls.key_file", "distributor.receivers.kafka.tls.key_file", not_empty),
+    becomes("distributor.receivers.kafka.auth.tls.ca_file", "distributor.receivers.kafka.tls.ca_file", not_empty),
+    becomes("distributor.receivers.kafka.auth.tls.cert_file", "distributor.receivers.kafka.tls.cert_file", not_empty),
+    becomes("distributor.receivers.kafka.auth.tls.key_file", "distributor.receivers.kafka.tls.key_file", not_empty),
+    attention("distributor.receivers.kafka.*tls.*", "see distributor.receivers.kafka.tls for what can be set"),
+    becomes("distributor.receivers.kafka.auth.sasl.username", "distributor.receivers.kafka.sasl.username", not_empty),
+    becomes("distributor.receivers.kafka.auth.sasl.password", "distributor.receivers.kafka.sasl.password", not_empty),
+    becomes("distributor.receivers.kafka.auth.sasl.mechanism", "distributor.receivers.kafka.sasl.mechanism", sasl_mechanism),
+    not_needed("distributor.receivers.kafka.auth.sasl.version", "brokers say it"),
+    attention("distributor.receivers.kafka.auth.*", "see distributor.receivers.kafka.sasl: PLAIN and SCRAM are there"),
     attention(
-        "distributor.receivers.kafka*",
-        "let a Collector read the topic and send OTLP, or see config/local.yaml for a receiver of our own",
+        "distributor.receivers.kafka.header_extraction.*",
+        "the header that distributor.receivers.kafka.tenant_header names says the tenant; others are not read",
     ),
+    not_needed("distributor.receivers.kafka.*", "it has a fixed value here, or none is needed"),
     attention("distributor.receivers.*", "a Collector has this receiver and sends OTLP"),
     becomes("distributor.max_attribute_bytes", "distributor.max_attribute_bytes", as_it_is),
     becomes("distributor.retry_after_on_resource_exhausted", "distributor.retry_after_on_resource_exhausted", not_zero),
@@ -323,6 +353,20 @@ pub(super) fn finish(ours: &mut Ours, note: &mut impl FnMut(&str, NoteKind, &str
     } else if !ours.has_below("distributor.receivers.otlp.") && ours.get("distributor.receivers.otlp").is_none() {
         note("distributor.receivers.otlp", attention, "is not on");
     }
+    // What a Collector reads without being told, too.
+    let text = |value: Option<Value>, default: &str| value.as_ref().and_then(Value::as_str).unwrap_or(default).to_owned();
+    let (topic, encoding) = (ours.tree.remove(KAFKA_TOPIC), ours.tree.remove(KAFKA_ENCODING));
+    if topic.is_some() || encoding.is_some() {
+        let (topic, encoding) = (text(topic, "otlp_spans"), text(encoding, "otlp_proto"));
+        ours.set(KAFKA_TOPICS, serde_json::json!({ topic: encoding }));
+    }
+    if ours.has_below("distributor.receivers.kafka") && ours.get("distributor.receivers.kafka.initial_offset").is_none() {
+        note(
+            "distributor.receivers.kafka.initial_offset",
+            attention,
+            "is not set. Tempo begins at the end of a topic then; this at its beginning, unless it is set to latest",
+        );
+    }
     // A section and keys below it: the keys say more.
     let all: Vec<String> = ours.tree.keys().cloned().collect();
     ours.tree.retain(|key, _| !all.iter().any(|other| other.starts_with(&format!("{key}."))));
@@ -414,6 +458,38 @@ fn not_empty(value: &Value) -> Result<Value, (NoteKind, String)> {
 
 fn not_zero(value: &Value) -> Result<Value, (NoteKind, String)> {
     if super::is_off(value) { skip("0 is the default, and ours is kept") } else { as_it_is(value) }
+}
+
+fn texts(value: &Value) -> Result<Value, (NoteKind, String)> {
+    match value {
+        Value::Array(list) if list.iter().all(Value::is_string) => Ok(value.clone()),
+        Value::String(text) => Ok(text.split(',').map(str::trim).collect()),
+        _ => look("has another form than expected; set it by hand"),
+    }
+}
+
+/// As a key, it can be no reference to the environment.
+fn topic(value: &Value) -> Result<Value, (NoteKind, String)> {
+    match value.as_str() {
+        Some(text) if !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c)) => Ok(value.clone()),
+        _ => look("cannot be taken over; name it below distributor.receivers.kafka.topics"),
+    }
+}
+
+fn encoding(value: &Value) -> Result<Value, (NoteKind, String)> {
+    const OURS: [&str; 7] =
+        ["otlp_proto", "otlp_json", "jaeger_proto", "jaeger_json", "zipkin_proto", "zipkin_json", "zipkin_thrift"];
+    match value.as_str() {
+        Some(text) if OURS.contains(&text) => Ok(value.clone()),
+        _ => look(format!("cannot be read here; these can: {}", OURS.join(", "))),
+    }
+}
+
+fn sasl_mechanism(value: &Value) -> Result<Value, (NoteKind, String)> {
+    match value.as_str() {
+        Some("PLAIN" | "SCRAM-SHA-256" | "SCRAM-SHA-512") => Ok(value.clone()),
+        _ => look("cannot be used here; PLAIN, SCRAM-SHA-256 and SCRAM-SHA-512 can"),
+    }
 }
 
 /// A receiver or protocol that is named is on.

@@ -83,6 +83,37 @@ fn a_usual_configuration_becomes_ours() {
 }
 
 #[test]
+fn a_receiver_of_kafka_becomes_ours() {
+    let migration = tempo(
+        "distributor: {receivers: {kafka: {brokers: ['a:9092', 'b:9092'], topic: jaeger.spans, encoding: jaeger_proto, group_id: g, \
+         auth: {sasl: {username: u, password: '${PASSWORD}', mechanism: SCRAM-SHA-512}, tls: {ca_file: /ca.pem}}, \
+         header_extraction: {extract_headers: true, headers: [a]}, message_marking: {after: true}}}}",
+    )
+    .unwrap();
+    let ours = settings(&migration);
+    let expected = serde_json::json!({
+        "brokers": ["a:9092", "b:9092"],
+        "topics": { "jaeger.spans": "jaeger_proto" },
+        "group_id": "g",
+        "sasl": { "username": "u", "password": "${PASSWORD}", "mechanism": "SCRAM-SHA-512" },
+        "tls": { "ca_file": "/ca.pem" },
+    });
+    assert_eq!(ours["distributor"]["receivers"]["kafka"], expected, "{}", migration.yaml);
+    let attention = kinds(&migration, NoteKind::Attention);
+    for key in ["initial_offset", "header_extraction.headers"] {
+        assert!(attention.contains(&format!("distributor.receivers.kafka.{key}").as_str()), "{key}: {attention:?}");
+    }
+    let bare = tempo("distributor: {receivers: {kafka: , otlp: }}").unwrap();
+    assert!(settings(&bare)["distributor"]["receivers"].as_object().unwrap()["kafka"].is_null());
+    let other = tempo("distributor: {receivers: {kafka: {traces: {topic: spans, encoding: text}, auth: {kerberos: {realm: R}}}}}").unwrap();
+    assert_eq!(settings(&other)["distributor"]["receivers"]["kafka"]["topics"], serde_json::json!({ "spans": "otlp_proto" }));
+    let attention = kinds(&other, NoteKind::Attention);
+    for key in ["traces.encoding", "auth.kerberos.realm"] {
+        assert!(attention.contains(&format!("distributor.receivers.kafka.{key}").as_str()), "{key}: {attention:?}");
+    }
+}
+
+#[test]
 fn what_tempo_does_without_being_told_is_said() {
     let migration = tempo("storage: {trace: {backend: local, local: {path: /var/tempo}}}").unwrap();
     let attention = kinds(&migration, NoteKind::Attention);

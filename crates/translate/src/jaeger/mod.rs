@@ -6,6 +6,7 @@ mod agent;
 mod from_otlp;
 mod json;
 mod protobuf;
+mod span_json;
 mod thrift;
 mod to_otlp;
 
@@ -121,6 +122,20 @@ pub enum ValueType {
 pub fn request_of_post_spans(body: &[u8]) -> Result<Vec<u8>, TranslateError> {
     let mut writer = RequestWriter::of_body(body);
     protobuf::read_post_spans(body, &mut Sink::new(&mut writer))?;
+    writer.finish()
+}
+
+/// The OTLP request that holds one span, as Jaeger's collector writes each into a queue: a `Span` message with its process.
+pub fn request_of_span(body: &[u8]) -> Result<Vec<u8>, TranslateError> {
+    let mut writer = RequestWriter::of_body(body);
+    protobuf::read_span(body, &mut Sink::new(&mut writer))?;
+    writer.finish()
+}
+
+/// As [`request_of_span`], of the message's protobuf JSON.
+pub fn request_of_span_json(body: &[u8]) -> Result<Vec<u8>, TranslateError> {
+    let mut writer = RequestWriter::of_body(body);
+    Sink::new(&mut writer).span(span_json::read(body)?);
     writer.finish()
 }
 

@@ -32,13 +32,13 @@ fn read_batch(batch: &[u8], sink: &mut Sink<'_>) -> Result<(), TranslateError> {
         Ok(())
     })?;
     sink.process(&process);
-    wire_walk::fields(batch, FORMAT, |tag, field| {
-        if tag == SPANS {
-            wire_walk::check_elements(field, &[LOGS, SPAN_PROCESS], FORMAT)?;
-            sink.span(Span::decode(field).map_err(malformed)?);
-        }
-        Ok(())
-    })
+    wire_walk::fields(batch, FORMAT, |tag, field| if tag == SPANS { read_span(field, sink) } else { Ok(()) })
+}
+
+pub(super) fn read_span(span: &[u8], sink: &mut Sink<'_>) -> Result<(), TranslateError> {
+    wire_walk::check_elements(span, &[LOGS, SPAN_PROCESS], FORMAT)?;
+    sink.span(Span::decode(span).map_err(|error| TranslateError::malformed(FORMAT, error))?);
+    Ok(())
 }
 
 impl Batch {

@@ -152,7 +152,7 @@ impl<'de> Deserialize<'de> for Lenient {
 
 /// A text, or what is written without quotes.
 #[derive(Default)]
-pub(super) struct Text(pub(super) String);
+pub(crate) struct Text(pub(crate) String);
 
 impl<'de> Deserialize<'de> for Text {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -189,7 +189,7 @@ impl<'de> Deserialize<'de> for Text {
 }
 
 /// A list of at most [`SPAN_ELEMENTS_MAX`]; `null` is an empty one.
-pub(super) struct Bounded<T>(pub(super) Vec<T>);
+pub(crate) struct Bounded<T>(pub(crate) Vec<T>);
 
 impl<T> Default for Bounded<T> {
     fn default() -> Self {

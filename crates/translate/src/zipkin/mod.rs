@@ -19,6 +19,7 @@ use crate::{TranslateError, request::RequestWriter};
 
 pub use addresses::REMOTE_NAMES;
 pub use from_otlp::spans;
+pub(crate) use json::{Bounded, Text};
 pub use json::write as write_json;
 pub use protobuf::write as write_protobuf;
 

@@ -10,6 +10,8 @@ use translate::{
     zipkin::{self, Format},
 };
 
+use crate::jaeger_formats::SPAN_JSON;
+
 const FORMATS: [Format; 4] = [Format::JsonV1, Format::JsonV2, Format::ProtobufV2, Format::ThriftV1];
 
 /// Whatever is read is a request.
@@ -24,6 +26,8 @@ fn read_all(body: &[u8]) {
         check(zipkin::request(format, body, 1));
     }
     check(jaeger::request_of_post_spans(body));
+    check(jaeger::request_of_span(body));
+    check(jaeger::request_of_span_json(body));
     check(jaeger::request_of_thrift(body));
     for protocol in [Protocol::Compact, Protocol::Binary] {
         check(jaeger::request_of_agent(protocol, body, 1));
@@ -39,6 +43,13 @@ proptest! {
     #[test]
     fn any_json(body in "[\\[\\]{}\":,a-z0-9. \\-]{0,60}") {
         read_all(body.as_bytes());
+    }
+}
+
+#[test]
+fn a_span_in_json_that_ends_anywhere() {
+    for end in 0..SPAN_JSON.len() {
+        read_all(&SPAN_JSON.as_bytes()[..end]);
     }
 }
 

@@ -1,7 +1,14 @@
 //! What Jaeger's clients send.
 
-use proto::otlp::{common::v1::any_value::Value, trace::v1::span::Link};
-use translate::jaeger::{self, Protocol};
+use prost::Message;
+use proto::otlp::{
+    common::v1::any_value::Value,
+    trace::v1::{TracesData, span::Link},
+};
+use translate::{
+    SPAN_ELEMENTS_MAX,
+    jaeger::{self, Protocol},
+};
 
 use crate::{
     otlp::{Alone, attribute, spans_of, text},
@@ -84,6 +91,54 @@ fn a_datagram_of_each_protocol() {
     let other = call(false, "getSamplingStrategy", V::Text("shop"));
     assert!(jaeger::request_of_agent(Protocol::Binary, &other, 0).unwrap_err().to_string().contains("emitBatch"));
     assert!(jaeger::request_of_agent(Protocol::Compact, &call(false, "emitBatch", batch()), 0).is_err());
+}
+
+/// [`batch`] as Jaeger's collector writes its span into a queue.
+pub const SPAN_JSON: &str = r#"{
+    "traceId": "AAAAAAAAAAEAAAAAAAAAAg==", "spanId": "AAAAAAAAAAM=", "operationName": "GET /", "flags": 1,
+    "references": [
+        {"traceId": "AAAAAAAAAAEAAAAAAAAAAg==", "spanId": "AAAAAAAAAAQ="},
+        {"traceId": "AAAAAAAAAAgAAAAAAAAACQ==", "spanId": "AAAAAAAAAAc=", "refType": "FOLLOWS_FROM"}],
+    "startTime": "2023-11-14T22:13:20Z", "duration": "0.002500s",
+    "tags": [
+        {"key": "span.kind", "vStr": "client"}, {"key": "error", "vType": "BOOL", "vBool": true},
+        {"key": "text", "vStr": "a"}, {"key": "double", "vType": "FLOAT64", "vFloat64": 1.5},
+        {"key": "bool", "vType": "BOOL"}, {"key": "long", "vType": "INT64", "vInt64": "-7"},
+        {"key": "binary", "vType": "BINARY", "vBinary": "AP8="}],
+    "logs": [{"timestamp": "2023-11-14T22:13:20.000500Z", "fields": [
+        {"key": "event", "vStr": "retry"}, {"key": "n", "vType": "INT64", "vInt64": "1"}]}],
+    "process": {"serviceName": "shop", "tags": [{"key": "hostname", "vStr": "h1"}]}, "processId": "", "warnings": null}"#;
+
+#[test]
+fn a_span_alone_in_protobuf_and_json() {
+    check(&jaeger::request_of_span_json(SPAN_JSON.as_bytes()).unwrap());
+    let other_names = SPAN_JSON.replace("spanId", "span_id").replace("operationName", "operation_name").replace("vStr", "v_str");
+    check(&jaeger::request_of_span_json(other_names.as_bytes()).unwrap());
+    let hex = SPAN_JSON
+        .replace("AAAAAAAAAAEAAAAAAAAAAg==", "00000000000000010000000000000002")
+        .replace("AAAAAAAAAAM=", "3")
+        .replace("\"INT64\"", "2");
+    check(&jaeger::request_of_span_json(hex.as_bytes()).unwrap());
+    let spans = jaeger::batches(&TracesData::decode(jaeger::request_of_thrift(&binary(&batch())).unwrap().as_slice()).unwrap());
+    let alone = jaeger::Span { process: spans[0].process.clone(), ..spans[0].spans[0].clone() };
+    check(&jaeger::request_of_span(&alone.encode_to_vec()).unwrap());
+}
+
+#[test]
+fn what_is_no_span_in_json_is_named() {
+    let wrong = |from: &str, to: &str| {
+        assert!(SPAN_JSON.contains(from));
+        jaeger::request_of_span_json(SPAN_JSON.replace(from, to).as_bytes()).unwrap_err().to_string()
+    };
+    assert!(wrong("\"traceId\": \"AAAAAAAAAAEAAAAAAAAAAg==\", \"spanId\": \"AAAAAAAAAAM=\"", "\"id\": 1").contains("traceId"));
+    assert!(wrong("2023-11-14T22:13:20Z", "yesterday").contains("timestamp"));
+    assert!(wrong("\"vInt64\": \"-7\"", "\"vInt64\": \"x\"").contains("vInt64"));
+    assert!(wrong("FLOAT64", "DECIMAL").contains("DECIMAL"));
+    assert!(wrong("AP8=", "*").contains("Jaeger JSON"));
+    let many = format!(r#"{{"traceId": "1", "spanId": "2", "tags": [{}{{}}]}}"#, "{},".repeat(SPAN_ELEMENTS_MAX));
+    assert!(jaeger::request_of_span_json(many.as_bytes()).unwrap_err().to_string().contains("more than"));
+    let texts = format!(r#"{{"traceId": "1", "spanId": "2", "operationName": "{}\""}}"#, "{".repeat(SPAN_ELEMENTS_MAX + 1));
+    assert_eq!(spans_of(&jaeger::request_of_span_json(texts.as_bytes()).unwrap())[0].2.name.len(), SPAN_ELEMENTS_MAX + 2);
 }
 
 #[test]

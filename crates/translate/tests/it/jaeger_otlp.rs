@@ -2,6 +2,7 @@
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use proptest::prelude::*;
+use prost::Message;
 use proto::otlp::{
     common::v1::{AnyValue, KeyValue, any_value::Value},
     trace::v1::{Span, TracesData, span::Link},
@@ -76,6 +77,18 @@ proptest! {
     fn a_trace_comes_back(trace in trace()) {
         let expected: Vec<Alone> = spans(&trace).into_iter().map(expected).collect();
         prop_assert_eq!(there_and_back(&trace), expected);
+    }
+
+    #[test]
+    fn spans_alone_come_back(trace in trace()) {
+        let mut requests = vec![];
+        for batch in jaeger::batches(&trace) {
+            for span in &batch.spans {
+                let alone = jaeger::Span { process: span.process.clone().or(batch.process.clone()), ..span.clone() };
+                requests.extend(jaeger::request_of_span(&alone.encode_to_vec()).unwrap());
+            }
+        }
+        prop_assert_eq!(spans_of(&requests), there_and_back(&trace));
     }
 
     #[test]
