@@ -1,12 +1,16 @@
 //! What librdkafka calls back, always on the thread that polls.
 
-use std::{collections::BTreeMap, sync::Arc, time::{Duration, Instant}};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use rdkafka::{
     ClientContext, Offset, Statistics, TopicPartitionList,
     config::RDKafkaLogLevel,
     consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance},
-    error::{KafkaError, KafkaResult},
+    error::KafkaError,
     types::RDKafkaErrorCode,
 };
 
@@ -64,7 +68,7 @@ impl ConsumerContext for Context {
         if !consumer.assignment_lost() {
             self.shared.settle(&places, Instant::now() + REVOKE_WAIT, || {});
             let commits = self.shared.ledger.lock().commits(Some(&places));
-            commit(consumer, &self.shared, &commits, CommitMode::Sync);
+            commit(consumer, &self.shared, &commits);
         }
         let mut ledger = self.shared.ledger.lock();
         places.iter().for_each(|place| ledger.revoke(place));
@@ -87,24 +91,11 @@ impl ConsumerContext for Context {
             Rebalance::Error(error) => self.shared.error("rebalance".to_owned(), &error.to_string()),
         }
     }
-
-    fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
-        let failed = match &result {
-            // There was nothing to commit.
-            Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset)) => return,
-            Err(error) => Some(error.to_string()),
-            Ok(()) => offsets.elements().iter().find_map(|element| element.error().err()).map(|error| error.to_string()),
-        };
-        if failed.is_some() {
-            let mut ledger = self.shared.ledger.lock();
-            places(offsets).iter().for_each(|place| ledger.not_committed(place));
-        }
-        self.shared.committed(failed.map_or(Ok(()), Err));
-    }
 }
 
-/// Asks for commits. Without waiting, the outcome comes to [`Context::commit_callback`].
-pub(crate) fn commit(consumer: &BaseConsumer<Context>, shared: &Shared, commits: &[Commit], mode: CommitMode) {
+/// Commits, and waits for the outcome: without waiting, librdkafka's events do not tell it. It takes no longer than the
+/// session timeout and that of a request together.
+pub(crate) fn commit(consumer: &BaseConsumer<Context>, shared: &Shared, commits: &[Commit]) {
     if commits.is_empty() {
         return;
     }
@@ -112,15 +103,12 @@ pub(crate) fn commit(consumer: &BaseConsumer<Context>, shared: &Shared, commits:
     let added = commits.iter().try_for_each(|((topic, partition), offset)| {
         list.add_partition_offset(topic, *partition, Offset::Offset(*offset))
     });
-    let outcome = added.and_then(|()| consumer.commit(&list, mode));
+    let outcome = added.and_then(|()| consumer.commit(&list, CommitMode::Sync));
     if outcome.is_err() {
         let mut ledger = shared.ledger.lock();
         commits.iter().for_each(|(place, _)| ledger.not_committed(place));
     }
-    match (outcome, mode) {
-        (Ok(()), CommitMode::Async) => {}
-        (outcome, _) => shared.committed(outcome.map_err(|error| error.to_string())),
-    }
+    shared.committed(outcome.map_err(|error| error.to_string()));
 }
 
 impl Shared {

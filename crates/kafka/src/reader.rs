@@ -17,11 +17,11 @@ use model::TenantId;
 use rdkafka::{
     Message, TopicPartitionList,
     config::FromClientConfigAndContext,
-    consumer::{BaseConsumer, CommitMode, Consumer},
+    consumer::{BaseConsumer, Consumer},
     error::KafkaError,
     message::{BorrowedMessage, Headers},
 };
-use tokio::{runtime::Handle, sync::oneshot};
+use tokio::{runtime::Handle, sync::oneshot, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -49,7 +49,7 @@ pub(crate) fn start(
     let (drain, leave) = (shared.config.drain_timeout, shared.config.session_timeout + LEAVE_WAIT);
     let topics = shared.config.topics.iter().map(|(topic, encoding)| (topic.as_str().into(), *encoding)).collect();
     let runtime = Handle::current();
-    let reader = Reader { consumer: connect(&shared)?, shared, distributor, topics, runtime };
+    let reader = Reader { consumer: connect(&shared)?.into(), shared, distributor, topics, runtime };
     let (ending, ended) = oneshot::channel();
     let stop = shutdown.clone();
     let run = move || {
@@ -82,7 +82,8 @@ fn connect(shared: &Arc<Shared>) -> Result<BaseConsumer<Context>, StartError> {
 }
 
 struct Reader {
-    consumer: BaseConsumer<Context>,
+    /// Shared with a commit under way only.
+    consumer: Arc<BaseConsumer<Context>>,
     shared: Arc<Shared>,
     distributor: Distributor,
     topics: BTreeMap<Arc<str>, Encoding>,
@@ -95,7 +96,7 @@ impl Reader {
             thread::sleep(RESTART_WAIT);
             match connect(&self.shared) {
                 // The one before leaves the group here.
-                Ok(consumer) => self.consumer = consumer,
+                Ok(consumer) => self.consumer = consumer.into(),
                 Err(error) => tracing::error!("Kafka: {error}; trying again"),
             }
         }
@@ -104,11 +105,20 @@ impl Reader {
 
     /// Until shutdown: true. False if the client broke down and another is needed.
     fn read(&self, shutdown: &CancellationToken) -> bool {
+        let mut committing = None;
+        let goes_on = self.poll(shutdown, &mut committing);
+        if let Some(committing) = committing {
+            let _ = self.runtime.block_on(committing);
+        }
+        goes_on
+    }
+
+    fn poll(&self, shutdown: &CancellationToken, committing: &mut Option<JoinHandle<()>>) -> bool {
         let mut commit_at = Instant::now() + self.shared.config.commit_interval;
         let mut hold_all = false;
         while !shutdown.is_cancelled() {
             if Instant::now() >= commit_at {
-                self.commit(CommitMode::Async);
+                self.commit_beside(committing);
                 commit_at = Instant::now() + self.shared.config.commit_interval;
             }
             hold_all = self.is_without_room(hold_all);
@@ -202,9 +212,16 @@ impl Reader {
         }
     }
 
-    fn commit(&self, mode: CommitMode) {
+    /// Commits on another thread, one commit at a time: brokers that do not answer must not keep this one from polling.
+    fn commit_beside(&self, committing: &mut Option<JoinHandle<()>>) {
+        if committing.as_ref().is_some_and(|committing| !committing.is_finished()) {
+            return;
+        }
         let commits = self.shared.ledger.lock().commits(None);
-        commit(&self.consumer, &self.shared, &commits, mode);
+        if !commits.is_empty() {
+            let (consumer, shared) = (Arc::clone(&self.consumer), Arc::clone(&self.shared));
+            *committing = Some(self.runtime.spawn_blocking(move || commit(&consumer, &shared, &commits)));
+        }
     }
 
     /// Takes nothing more, waits for what is on its way to the store, commits, and leaves the group.
@@ -217,7 +234,8 @@ impl Reader {
         if !settled {
             tracing::warn!("messages of Kafka are still being stored after {:?}: leaving them", self.shared.config.drain_timeout);
         }
-        self.commit(CommitMode::Sync);
+        let commits = self.shared.ledger.lock().commits(None);
+        commit(&self.consumer, &self.shared, &commits);
         drop(self.consumer);
     }
 }

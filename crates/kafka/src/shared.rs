@@ -20,6 +20,9 @@ use crate::{
 const LOG_LINES_MAX: u32 = 20;
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
+/// The name of what librdkafka reports when the last broker is away, after the reason.
+const NOBODY_LEFT: &str = "AllBrokersDown";
+
 pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) ledger: Mutex<Ledger>,
@@ -172,7 +175,12 @@ impl Shared {
     /// What librdkafka reports; it goes on by itself.
     pub(crate) fn error(&self, name: String, reason: &str) {
         self.log(|| tracing::warn!(error = name, "Kafka: {reason}"));
-        self.counted.broker.lock().error = Some(format!("{name}: {reason}"));
+        // That nobody is left says less than why.
+        let mut broker = self.counted.broker.lock();
+        if broker.error.is_none() || name != NOBODY_LEFT {
+            broker.error = Some(format!("{name}: {reason}"));
+        }
+        drop(broker);
         *self.counted.errors.lock().entry(name).or_default() += 1;
     }
 

@@ -212,7 +212,7 @@ async fn a_broker_is_read_over_every_kind_of_connection() {
         ("other.pem", other.pem.clone()),
         ("client.pem", client.cert.clone()),
         ("client.key", client.key.clone()),
-        ("password", format!("{SCRAM_PASSWORD}\n")),
+        ("password.txt", format!("{SCRAM_PASSWORD}\n")),
     ];
     for (name, text) in files {
         fs::write(folder.path().join(name), text).unwrap();
@@ -229,7 +229,7 @@ async fn a_broker_is_read_over_every_kind_of_connection() {
         })
     };
     let from_file =
-        json!({ "mechanism": "SCRAM-SHA-256", "username": "reader", "password_file": path("password") });
+        json!({ "mechanism": "SCRAM-SHA-256", "username": "reader", "password_file": path("password.txt") });
     let shown = json!({ "tls": { "ca_file": path("ca.pem"), "cert_file": path("client.pem"), "key_file": path("client.key") } });
     let Ports { plain, tls, sasl: passwords, .. } = broker.ports;
     let ways = [
@@ -257,8 +257,10 @@ async fn a_broker_is_read_over_every_kind_of_connection() {
     for (group, port, security, error) in refused {
         let server = Server::start(&settings(folder.path(), group, port, security)).await;
         until(group, async || {
+            let metrics = server.client.get("/metrics", &[]).await.1;
             let services = server.client.get("/status/services", &[]).await.1;
-            services.as_str().unwrap().lines().any(|line| line.starts_with("kafka") && line.contains("last error") && line.contains(error))
+            let counted = format!("sostenuto_kafka_errors_total{{error=\"{error}");
+            metrics.as_str().unwrap().contains(&counted) && services.as_str().unwrap().contains("last error")
         })
         .await;
         assert!(!server.log().contains("canary"), "{}", server.log());
