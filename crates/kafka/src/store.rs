@@ -3,7 +3,7 @@
 use std::{panic::AssertUnwindSafe, time::Duration};
 
 use bytes::Bytes;
-use distributor::{Distributor, PushError, PushOutcome};
+use distributor::{Distributor, MemoryFull, PushError, PushOutcome};
 use futures::FutureExt;
 use model::{ErrorKind, TenantId};
 
@@ -50,6 +50,16 @@ pub(crate) async fn store(flight: Flight, distributor: Distributor, tenant: Tena
 
 /// `None` when the message is decided; else why it has to come again.
 async fn attempt(flight: &Flight, distributor: &Distributor, tenant: &TenantId, request: &Bytes, panics: &mut u32) -> Option<String> {
+    // While it waits, the bound on what is under way holds; now it is a request like others.
+    let lease = distributor.memory().lease().and_then(|mut lease| lease.grow(request.len()).map(|()| lease));
+    let _lease = match lease {
+        Ok(lease) => lease,
+        Err(full @ MemoryFull::Now(_)) => return Some(full.to_string()),
+        Err(never) => {
+            flight.give_up(Discarded::TooLarge, &never);
+            return None;
+        }
+    };
     let pushed = AssertUnwindSafe(distributor.push(tenant, request.clone())).catch_unwind().await;
     match pushed {
         Ok(Ok(PushOutcome { accepted, .. })) => flight.stored(accepted),
