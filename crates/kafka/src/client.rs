@@ -38,10 +38,13 @@ pub(crate) fn settings(config: &Config) -> Result<ClientConfig, StartError> {
     set("allow.auto.create.topics", "false");
     set("check.crcs", "true");
     set("socket.keepalive.enable", "true");
-    set("auto.offset.reset", match config.begin {
-        Begin::Earliest => "earliest",
-        Begin::Latest => "latest",
-    });
+    set(
+        "auto.offset.reset",
+        match config.begin {
+            Begin::Earliest => "earliest",
+            Begin::Latest => "latest",
+        },
+    );
     let session_ms = config.session_timeout.as_millis();
     for (key, number) in [
         ("session.timeout.ms", session_ms),
@@ -56,21 +59,27 @@ pub(crate) fn settings(config: &Config) -> Result<ClientConfig, StartError> {
     ] {
         set(key, &number.to_string());
     }
-    set("security.protocol", match (&config.tls, &config.sasl) {
-        (None, None) => "PLAINTEXT",
-        (Some(_), None) => "SSL",
-        (None, Some(_)) => "SASL_PLAINTEXT",
-        (Some(_), Some(_)) => "SASL_SSL",
-    });
+    set(
+        "security.protocol",
+        match (&config.tls, &config.sasl) {
+            (None, None) => "PLAINTEXT",
+            (Some(_), None) => "SSL",
+            (None, Some(_)) => "SASL_PLAINTEXT",
+            (Some(_), Some(_)) => "SASL_SSL",
+        },
+    );
     if let Some(tls) = &config.tls {
         tls_settings(tls, &mut set)?;
     }
     if let Some(Sasl { mechanism, username, password }) = &config.sasl {
-        set("sasl.mechanisms", match mechanism {
-            Mechanism::Plain => "PLAIN",
-            Mechanism::ScramSha256 => "SCRAM-SHA-256",
-            Mechanism::ScramSha512 => "SCRAM-SHA-512",
-        });
+        set(
+            "sasl.mechanisms",
+            match mechanism {
+                Mechanism::Plain => "PLAIN",
+                Mechanism::ScramSha256 => "SCRAM-SHA-256",
+                Mechanism::ScramSha512 => "SCRAM-SHA-512",
+            },
+        );
         set("sasl.username", username);
         set("sasl.password", password.expose_secret());
     }

@@ -207,7 +207,10 @@ impl Ledger {
 
     /// Nothing of these partitions is on its way to the store: every message is done, waits to be tried again, or stays.
     pub(crate) fn is_settled(&self, places: &[Place]) -> bool {
-        places.iter().filter_map(|place| self.windows.get(place)).all(|window| window.open == window.refused + window.stuck)
+        places
+            .iter()
+            .filter_map(|place| self.windows.get(place))
+            .all(|window| window.open == window.refused + window.stuck)
     }
 
     /// Which partitions librdkafka must be told to hold, and which to go on with: those that changed since the last call.
@@ -352,7 +355,8 @@ mod tests {
         assert!(ledger.is_full());
         ledger.release(&large);
         assert!(ledger.is_half_empty());
-        let tickets: Vec<Ticket> = (0..MESSAGES_MAX as i64).map(|n| ledger.take(place(0), 2 + n, 0).unwrap().0).collect();
+        let tickets: Vec<Ticket> =
+            (0..MESSAGES_MAX as i64).map(|n| ledger.take(place(0), 2 + n, 0).unwrap().0).collect();
         assert!(ledger.is_full());
         tickets.iter().for_each(|ticket| ledger.release(ticket));
         assert!(!ledger.is_full());

@@ -101,7 +101,10 @@ pub enum Mechanism {
 pub enum Tenants {
     One(TenantId),
     /// The message's header of this name says it, in whatever case; without one it is `default`.
-    Header { name: String, default: Option<TenantId> },
+    Header {
+        name: String,
+        default: Option<TenantId>,
+    },
 }
 
 /// What becomes of a message that can never be stored.
@@ -138,7 +141,11 @@ impl Kafka {
     ///
     /// # Errors
     /// Only what is wrong with the settings: brokers that do not answer are tried again for ever.
-    pub fn serve(&self, distributor: Distributor, shutdown: CancellationToken) -> Result<BoxFuture<'static, ()>, StartError> {
+    pub fn serve(
+        &self,
+        distributor: Distributor,
+        shutdown: CancellationToken,
+    ) -> Result<BoxFuture<'static, ()>, StartError> {
         reader::start(Arc::clone(&self.shared), distributor, shutdown)
     }
 

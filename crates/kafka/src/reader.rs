@@ -154,10 +154,12 @@ impl Reader {
 
     fn hold(&self, all: bool) {
         let (hold, go_on) = self.shared.ledger.lock().holds(all);
-        let told = [(hold, true), (go_on, false)].into_iter().filter(|(places, _)| !places.is_empty()).try_for_each(|(places, hold)| {
-            let places = list(&places);
-            if hold { self.consumer.pause(&places) } else { self.consumer.resume(&places) }
-        });
+        let told = [(hold, true), (go_on, false)].into_iter().filter(|(places, _)| !places.is_empty()).try_for_each(
+            |(places, hold)| {
+                let places = list(&places);
+                if hold { self.consumer.pause(&places) } else { self.consumer.resume(&places) }
+            },
+        );
         if let Err(error) = told {
             tracing::warn!("Kafka: cannot hold partitions, or go on with them: {error}");
         }
@@ -174,7 +176,10 @@ impl Reader {
         let flight = Flight { shared: Arc::clone(&self.shared), ticket };
         if is_too_large {
             let (bytes, max) = (payload.len(), self.shared.config.message_bytes_max);
-            return flight.give_up(Discarded::TooLarge, &format_args!("it has {bytes} bytes, and {max} are allowed (max_message_bytes)"));
+            return flight.give_up(
+                Discarded::TooLarge,
+                &format_args!("it has {bytes} bytes, and {max} are allowed (max_message_bytes)"),
+            );
         }
         // What deletes a key from a compacted topic holds nothing, and nothing is to be stored.
         if payload.is_empty() {
@@ -203,7 +208,9 @@ impl Reader {
         }));
         match found {
             Err(_) => Err("its headers cannot be read".to_owned()),
-            Ok(None) => default.clone().ok_or_else(|| format!("it has no header {name}, and there is no default_tenant")),
+            Ok(None) => {
+                default.clone().ok_or_else(|| format!("it has no header {name}, and there is no default_tenant"))
+            }
             Ok(Some((_, true))) => Err(format!("it has the header {name} more than once")),
             Ok(Some((value, false))) => {
                 let value = String::from_utf8(value).map_err(|_| format!("its header {name} is not UTF-8"))?;
@@ -232,7 +239,10 @@ impl Reader {
         // Polled on, so that the group knows that it lives. What comes all the same comes again to the next.
         let settled = self.shared.settle(&places, until, || drop(self.consumer.poll(Duration::ZERO)));
         if !settled {
-            tracing::warn!("messages of Kafka are still being stored after {:?}: leaving them", self.shared.config.drain_timeout);
+            tracing::warn!(
+                "messages of Kafka are still being stored after {:?}: leaving them",
+                self.shared.config.drain_timeout
+            );
         }
         let commits = self.shared.ledger.lock().commits(None);
         commit(&self.consumer, &self.shared, &commits);

@@ -127,7 +127,8 @@ impl Shared {
     }
 
     pub(crate) fn counts(&self) -> Counts {
-        let Counted { topics, discarded, refusals, commits, commit_failures, offsets_skipped, errors, broker } = &self.counted;
+        let Counted { topics, discarded, refusals, commits, commit_failures, offsets_skipped, errors, broker } =
+            &self.counted;
         let (ledger, broker) = (self.ledger.lock(), broker.lock());
         let partitions = ledger.doing().map(|(place, doing)| PartitionCounts {
             topic: place.0.to_string(),
@@ -137,7 +138,11 @@ impl Shared {
         });
         Counts {
             topics: topics.lock().iter().map(|(topic, counts)| (topic.to_string(), *counts)).collect(),
-            discarded: Discarded::ALL.iter().zip(discarded).map(|(reason, count)| (reason.as_str(), count.load(Relaxed))).collect(),
+            discarded: Discarded::ALL
+                .iter()
+                .zip(discarded)
+                .map(|(reason, count)| (reason.as_str(), count.load(Relaxed)))
+                .collect(),
             refusals: refusals.load(Relaxed),
             commits: commits.load(Relaxed),
             commit_failures: commit_failures.load(Relaxed),

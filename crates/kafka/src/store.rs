@@ -23,7 +23,13 @@ const WAIT_MAX: Duration = Duration::from_secs(5);
 const PANICS_MAX: u32 = 3;
 
 /// Ends when the message is durable or given up, or its partition is no longer ours.
-pub(crate) async fn store(flight: Flight, distributor: Distributor, tenant: TenantId, encoding: Encoding, payload: Bytes) {
+pub(crate) async fn store(
+    flight: Flight,
+    distributor: Distributor,
+    tenant: TenantId,
+    encoding: Encoding,
+    payload: Bytes,
+) {
     let request = match decode(encoding, payload).await {
         Ok(request) => request,
         Err((reason, why)) => return flight.give_up(reason, &why),
@@ -49,7 +55,13 @@ pub(crate) async fn store(flight: Flight, distributor: Distributor, tenant: Tena
 }
 
 /// `None` when the message is decided; else why it has to come again.
-async fn attempt(flight: &Flight, distributor: &Distributor, tenant: &TenantId, request: &Bytes, panics: &mut u32) -> Option<String> {
+async fn attempt(
+    flight: &Flight,
+    distributor: &Distributor,
+    tenant: &TenantId,
+    request: &Bytes,
+    panics: &mut u32,
+) -> Option<String> {
     // While it waits, the bound on what is under way holds; now it is a request like others.
     let lease = distributor.memory().lease().and_then(|mut lease| lease.grow(request.len()).map(|()| lease));
     let _lease = match lease {
@@ -80,7 +92,8 @@ async fn attempt(flight: &Flight, distributor: &Distributor, tenant: &TenantId, 
 async fn decode(encoding: Encoding, payload: Bytes) -> Result<Bytes, (Discarded, String)> {
     let decoded = match encoding != Encoding::OtlpProto && payload.len() > INLINE_BYTES_MAX {
         true => tokio::task::spawn_blocking(move || encoding.decode(payload)).await.map_err(|error| error.to_string()),
-        false => std::panic::catch_unwind(AssertUnwindSafe(|| encoding.decode(payload))).map_err(|_| "an internal error".to_owned()),
+        false => std::panic::catch_unwind(AssertUnwindSafe(|| encoding.decode(payload)))
+            .map_err(|_| "an internal error".to_owned()),
     };
     let decoded = decoded.map_err(|panic| (Discarded::Internal, panic))?;
     decoded.map_err(|error: DecodeError| {

@@ -23,7 +23,9 @@ pub fn open(config: &Config) -> anyhow::Result<Option<Kafka>> {
     let Some(settings) = &config.distributor.receivers.kafka else { return Ok(None) };
     let sasl = settings.sasl.as_ref().map(sasl).transpose()?;
     if sasl.as_ref().is_some_and(|sasl| sasl.mechanism == Mechanism::Plain) && settings.tls.is_none() {
-        tracing::warn!("the password for Kafka travels in plain text: set distributor.receivers.kafka.tls, or use SCRAM");
+        tracing::warn!(
+            "the password for Kafka travels in plain text: set distributor.receivers.kafka.tls, or use SCRAM"
+        );
     }
     let tenants = match config.multitenancy_enabled {
         false => Tenants::One(TenantId::single()),
@@ -64,7 +66,8 @@ fn sasl(settings: &KafkaSasl) -> anyhow::Result<Sasl> {
     let password = match (&settings.password, &settings.password_file) {
         (Some(password), _) => password.clone(),
         (None, Some(file)) => {
-            let text = std::fs::read_to_string(file).with_context(|| format!("cannot read the password {}", file.display()))?;
+            let text = std::fs::read_to_string(file)
+                .with_context(|| format!("cannot read the password {}", file.display()))?;
             SecretString::from(text.trim_end_matches(['\r', '\n']))
         }
         (None, None) => unreachable!("the settings were validated"),

@@ -16,7 +16,9 @@ pub enum Kafka {}
 pub fn open(config: &Config) -> anyhow::Result<Option<Kafka>> {
     match config.distributor.receivers.kafka {
         None => Ok(None),
-        Some(_) => anyhow::bail!("distributor.receivers.kafka: this program was built without Kafka; build it with the feature `kafka`"),
+        Some(_) => anyhow::bail!(
+            "distributor.receivers.kafka: this program was built without Kafka; build it with the feature `kafka`"
+        ),
     }
 }
 

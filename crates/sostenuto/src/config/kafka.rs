@@ -157,7 +157,8 @@ const BYTES_MAX: u64 = 1 << 30;
 impl Kafka {
     pub fn default_tenant(&self) -> Result<Option<TenantId>, Invalid> {
         let parsed = self.default_tenant.as_deref().map(TenantId::parse).transpose();
-        parsed.map_err(|error| Invalid { key: "distributor.receivers.kafka.default_tenant", message: error.to_string() })
+        parsed
+            .map_err(|error| Invalid { key: "distributor.receivers.kafka.default_tenant", message: error.to_string() })
     }
 
     pub fn validate(&self) -> Result<(), Invalid> {
@@ -172,7 +173,10 @@ impl Kafka {
             (1..=249).contains(&topic.len()) && topic.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
         };
         if self.topics.is_empty() || !self.topics.keys().all(is_topic) {
-            return fail("distributor.receivers.kafka.topics", "must name topics, each with its encoding, as otlp_spans: otlp_proto");
+            return fail(
+                "distributor.receivers.kafka.topics",
+                "must name topics, each with its encoding, as otlp_spans: otlp_proto",
+            );
         }
         if self.group_id.is_empty() || self.client_id.is_empty() || self.group_instance_id.as_deref() == Some("") {
             return fail("distributor.receivers.kafka.group_id", "it, client_id and group_instance_id cannot be empty");

@@ -142,7 +142,11 @@ fn reference(json: JsonReference) -> SpanRef {
         "FOLLOWS_FROM" | "1" => RefType::FollowsFrom,
         _ => RefType::ChildOf,
     };
-    SpanRef { trace_id: id::<16>(&json.trace_id).to_vec(), span_id: id::<8>(&json.span_id).to_vec(), ref_type: ref_type.into() }
+    SpanRef {
+        trace_id: id::<16>(&json.trace_id).to_vec(),
+        span_id: id::<8>(&json.span_id).to_vec(),
+        ref_type: ref_type.into(),
+    }
 }
 
 fn log(json: JsonLog) -> Result<Log, TranslateError> {
@@ -182,7 +186,9 @@ fn or_zero<T: std::str::FromStr + Default>(text: &Text, name: &str) -> Result<T,
     if text.0.is_empty() {
         return Ok(T::default());
     }
-    text.0.parse().map_err(|_| TranslateError::malformed(FORMAT, format_args!("{name} is {:?}, no such number", text.0)))
+    text.0
+        .parse()
+        .map_err(|_| TranslateError::malformed(FORMAT, format_args!("{name} is {:?}, no such number", text.0)))
 }
 
 fn time(text: Option<&str>) -> Result<Option<Timestamp>, TranslateError> {

@@ -28,7 +28,8 @@ async fn messages_of_all_partitions_are_stored_and_committed() {
     let later = [traces(1, TRACES..TRACES + 30, 3, range), vec![Sent::to(0, vec![])]].concat();
     produce(&client, TOPIC, &later).await;
     until("all spans are found", async || server.client.count("{ }", range).await == 2 * (TRACES + 30)).await;
-    until("all offsets are committed", async || committed(&client, TOPIC, 3) == [Some(111), Some(110), Some(110)]).await;
+    until("all offsets are committed", async || committed(&client, TOPIC, 3) == [Some(111), Some(110), Some(110)])
+        .await;
     let metric = async |name: &str| server.client.metric(name).await as u64;
     assert_eq!(metric("sostenuto_kafka_messages_total{topic=\"otlp_spans\"}").await, TRACES + 31);
     assert_eq!(metric("sostenuto_kafka_spans_stored_total{topic=\"otlp_spans\"}").await, 2 * (TRACES + 30));
@@ -63,7 +64,10 @@ async fn what_was_durable_and_not_committed_is_there_once_after_a_kill() {
     let server = Server::start(&settings).await;
     assert_eq!(server.replayed, 100);
     until("all offsets are committed", async || committed(&client, TOPIC, 2) == [Some(25), Some(25)]).await;
-    assert!(server.client.metric("sostenuto_kafka_messages_total{topic=\"otlp_spans\"}").await >= 50.0, "all came again");
+    assert!(
+        server.client.metric("sostenuto_kafka_messages_total{topic=\"otlp_spans\"}").await >= 50.0,
+        "all came again"
+    );
     assert_eq!(server.client.count("{ }", range).await, 100);
     check(&server.client, 2, 0..50).await;
     server.client.flush().await;
@@ -103,7 +107,8 @@ async fn two_members_share_the_partitions_and_lose_nothing() {
     let client = cluster.client();
     let [one, two] = folders.each_ref().map(|folder| cluster.settings(folder.path(), json!({ TOPIC: "otlp_proto" })));
     let found = async |server: &Server| server.client.count("{ }", range).await;
-    let partitions = async |server: &Server| server.client.metric("sostenuto_kafka_partitions{state=\"reading\"}").await;
+    let partitions =
+        async |server: &Server| server.client.metric("sostenuto_kafka_partitions{state=\"reading\"}").await;
 
     let first = Server::start(&one).await;
     produce(&client, TOPIC, &traces(4, 0..200, 4, range)).await;
@@ -171,7 +176,9 @@ async fn a_header_names_the_tenant() {
 
     // Where there is one tenant, headers say nothing.
     let folder = TempDir::new().unwrap();
-    let settings = cluster.settings(folder.path(), json!({ TOPIC: "otlp_proto" })).with("distributor.receivers.kafka.group_id", "one");
+    let settings = cluster
+        .settings(folder.path(), json!({ TOPIC: "otlp_proto" }))
+        .with("distributor.receivers.kafka.group_id", "one");
     let server = Server::start(&settings).await;
     until("all spans are found", async || server.client.count("{ }", range).await == 16).await;
 }

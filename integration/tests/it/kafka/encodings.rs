@@ -2,6 +2,7 @@
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use model::{SpanId, TraceId};
+use prost::Message;
 use proto::{
     otlp::{
         collector::trace::v1::ExportTraceServiceRequest,
@@ -10,7 +11,6 @@ use proto::{
     },
     otlp_json,
 };
-use prost::Message;
 use serde_json::{Value as Json, json};
 use tempfile::TempDir;
 use translate::{
@@ -44,7 +44,9 @@ async fn a_span_in_every_encoding_is_what_was_sent() {
     let encodings: [(&str, fn(&Told) -> Vec<u8>); 7] = [
         ("otlp_proto", |told| request(SERVICE, vec![told.otlp()])),
         ("otlp_json", |told| {
-            otlp_json::encode(&ExportTraceServiceRequest::decode(request(SERVICE, vec![told.otlp()]).as_slice()).unwrap())
+            otlp_json::encode(
+                &ExportTraceServiceRequest::decode(request(SERVICE, vec![told.otlp()]).as_slice()).unwrap(),
+            )
         }),
         ("jaeger_proto", |told| told.jaeger().encode_to_vec()),
         ("jaeger_json", |told| told.jaeger_json().to_string().into_bytes()),
@@ -54,7 +56,10 @@ async fn a_span_in_every_encoding_is_what_was_sent() {
     ];
     let cluster = Cluster::new(&encodings.map(|(encoding, _)| (encoding, 1)));
     let client = cluster.client();
-    let topics = encodings.iter().map(|(encoding, _)| ((*encoding).to_owned(), json!(encoding))).collect::<serde_json::Map<_, _>>();
+    let topics = encodings
+        .iter()
+        .map(|(encoding, _)| ((*encoding).to_owned(), json!(encoding)))
+        .collect::<serde_json::Map<_, _>>();
     let server = Server::start(&cluster.settings(folder.path(), topics.into())).await;
     let mut all = vec![];
     for (number, (encoding, write)) in (1..).zip(encodings) {
@@ -125,18 +130,30 @@ impl Told {
             seconds: (us / 1_000_000).try_into().unwrap(),
             nanos: (us % 1_000_000 * 1000).try_into().unwrap(),
         };
-        let text = |key: &str, value: &str| jaeger::KeyValue { key: key.into(), v_str: value.into(), ..Default::default() };
-        let retries =
-            jaeger::KeyValue { key: "retries".into(), v_type: jaeger::ValueType::Int64.into(), v_int64: 3, ..Default::default() };
+        let text =
+            |key: &str, value: &str| jaeger::KeyValue { key: key.into(), v_str: value.into(), ..Default::default() };
+        let retries = jaeger::KeyValue {
+            key: "retries".into(),
+            v_type: jaeger::ValueType::Int64.into(),
+            v_int64: 3,
+            ..Default::default()
+        };
         jaeger::Span {
             trace_id: self.trace_id.to_vec(),
             span_id: SPAN_ID.to_vec(),
             operation_name: NAME.into(),
-            references: vec![jaeger::SpanRef { trace_id: self.trace_id.to_vec(), span_id: PARENT_ID.to_vec(), ref_type: 0 }],
+            references: vec![jaeger::SpanRef {
+                trace_id: self.trace_id.to_vec(),
+                span_id: PARENT_ID.to_vec(),
+                ref_type: 0,
+            }],
             start_time: Some(time(self.start_us)),
             duration: Some(prost_types::Duration { seconds: 0, nanos: (DURATION_US * 1000).try_into().unwrap() }),
             tags: vec![text("http.route", "/cart"), retries, text("span.kind", "server")],
-            logs: vec![jaeger::Log { timestamp: Some(time(self.start_us + EVENT_AT_US)), fields: vec![text("event", "retry")] }],
+            logs: vec![jaeger::Log {
+                timestamp: Some(time(self.start_us + EVENT_AT_US)),
+                fields: vec![text("event", "retry")],
+            }],
             process: Some(jaeger::Process { service_name: SERVICE.into(), tags: vec![] }),
             ..jaeger::Span::default()
         }

@@ -32,7 +32,9 @@ async fn nothing_is_committed_while_the_store_refuses_and_nothing_is_lost() {
     assert!(bytes > 7200);
     let file = folder.path().join("overrides.yaml");
     let limit = |rate: usize, burst: usize| {
-        format!("overrides: {{single-tenant: {{ingestion: {{rate_limit_bytes: {rate}, burst_size_bytes: {burst}}}}}}}\n")
+        format!(
+            "overrides: {{single-tenant: {{ingestion: {{rate_limit_bytes: {rate}, burst_size_bytes: {burst}}}}}}}\n"
+        )
     };
     fs::write(&file, limit(1, bytes)).unwrap();
     let settings = cluster
@@ -81,11 +83,12 @@ async fn what_is_no_spans_is_passed_over() {
     let (folder, range) = (TempDir::new().unwrap(), TimeRange::lately());
     let cluster = Cluster::new(&ENCODINGS.map(|encoding| (encoding, 1)));
     let client = cluster.client();
-    let topics = ENCODINGS.iter().map(|encoding| ((*encoding).to_owned(), json!(encoding))).collect::<serde_json::Map<_, _>>();
-    let settings = cluster
-        .settings(folder.path(), topics.into())
-        .with("distributor.receivers.kafka.max_message_bytes", "64KiB");
-    let garbage: [&[u8]; 5] = [b"\xff\xff\xff\xff\xff", b"{\"resourceSpans\": 5}", b"[[[[", b"\x0c\x7f\xff\xff\xff", b"\0"];
+    let topics =
+        ENCODINGS.iter().map(|encoding| ((*encoding).to_owned(), json!(encoding))).collect::<serde_json::Map<_, _>>();
+    let settings =
+        cluster.settings(folder.path(), topics.into()).with("distributor.receivers.kafka.max_message_bytes", "64KiB");
+    let garbage: [&[u8]; 5] =
+        [b"\xff\xff\xff\xff\xff", b"{\"resourceSpans\": 5}", b"[[[[", b"\x0c\x7f\xff\xff\xff", b"\0"];
     for encoding in ENCODINGS {
         let mut messages: Vec<Sent> = garbage.iter().map(|bytes| Sent::to(0, bytes.to_vec())).collect();
         messages.push(Sent::to(0, vec![b'x'; 70 << 10]));
@@ -94,7 +97,8 @@ async fn what_is_no_spans_is_passed_over() {
     // Among them one that can be stored, and one with nothing but a span that is not valid.
     let mut invalid = trace_spans(12, 1, 0..1, range);
     invalid[0].trace_id.truncate(3);
-    let messages = [request("shop", trace_spans(12, 0, 0..2, range)), request("shop", invalid)].map(|payload| Sent::to(0, payload));
+    let messages = [request("shop", trace_spans(12, 0, 0..2, range)), request("shop", invalid)]
+        .map(|payload| Sent::to(0, payload));
     produce(&client, "otlp_proto", &messages).await;
 
     let server = Server::start(&settings).await;
@@ -119,10 +123,14 @@ async fn a_partition_stops_at_what_is_no_spans_if_so_configured() {
     let stop = cluster
         .settings(folder.path(), json!({ TOPIC: "otlp_proto" }))
         .with("distributor.receivers.kafka.on_error", "stop");
-    let messages = [traces(13, 0..4, 2, range), vec![Sent::to(0, b"\xff\xff\xff".to_vec())], traces(13, 4..10, 2, range)].concat();
+    let messages =
+        [traces(13, 0..4, 2, range), vec![Sent::to(0, b"\xff\xff\xff".to_vec())], traces(13, 4..10, 2, range)].concat();
     produce(&client, TOPIC, &messages).await;
     let server = Server::start(&stop).await;
-    until("one partition stopped", async || server.client.metric("sostenuto_kafka_partitions{state=\"stopped\"}").await == 1.0).await;
+    until("one partition stopped", async || {
+        server.client.metric("sostenuto_kafka_partitions{state=\"stopped\"}").await == 1.0
+    })
+    .await;
     until("the other is done", async || committed(&client, TOPIC, 2) == [Some(2), Some(5)]).await;
     produce(&client, TOPIC, &traces(13, 10..20, 2, range)).await;
     until("the other goes on", async || committed(&client, TOPIC, 2) == [Some(2), Some(10)]).await;

@@ -77,7 +77,9 @@ impl Sent {
 async fn produce(client: &ClientConfig, topic: &str, messages: &[Sent]) -> Vec<i64> {
     let producer: FutureProducer = client.clone().set("linger.ms", "20").create().unwrap();
     let sending = messages.iter().map(|Sent { partition, payload, headers }| {
-        let headers = headers.iter().fold(OwnedHeaders::new(), |all, (key, value)| all.insert(Header { key, value: Some(*value) }));
+        let headers = headers
+            .iter()
+            .fold(OwnedHeaders::new(), |all, (key, value)| all.insert(Header { key, value: Some(*value) }));
         let record = FutureRecord::<(), [u8]>::to(topic).partition(*partition).payload(payload).headers(headers);
         producer.send(record, PATIENCE)
     });
