@@ -105,7 +105,11 @@ async fn two_members_share_the_partitions_and_lose_nothing() {
     let range = TimeRange::lately();
     let cluster = Cluster::new(&[(TOPIC, 4)]);
     let client = cluster.client();
-    let [one, two] = folders.each_ref().map(|folder| cluster.settings(folder.path(), json!({ TOPIC: "otlp_proto" })));
+    // The mock cluster ends each change of members one second before the session timeout, and each takes two.
+    let [one, two] = folders.each_ref().map(|folder| {
+        let settings = cluster.settings(folder.path(), json!({ TOPIC: "otlp_proto" }));
+        settings.with("distributor.receivers.kafka.session_timeout", "15s")
+    });
     let found = async |server: &Server| server.client.count("{ }", range).await;
     let partitions =
         async |server: &Server| server.client.metric("sostenuto_kafka_partitions{state=\"reading\"}").await;
