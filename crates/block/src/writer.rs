@@ -7,7 +7,6 @@ mod chunk;
 mod columns;
 mod numbers;
 mod row_group;
-mod shared;
 mod text;
 
 use arrow::array::{Array, AsArray, RecordBatch, new_null_array};
@@ -164,7 +163,7 @@ impl BlockWriter {
     pub fn finish(self) -> Result<EncodedBlock, BlockError> {
         let mut file = self.file.ok_or(BlockError::Empty)?;
         file.flush(&self.options)?;
-        let data = Bytes::from(shared::without_copies(file.writer.into_inner()?)?);
+        let data = Bytes::from(file.writer.into_inner()?);
         let (sidecar, stats) = sidecar::encode(&data, self.contents)?;
         Ok(EncodedBlock { id: self.id, data, sidecar, stats })
     }

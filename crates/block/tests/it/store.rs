@@ -431,43 +431,6 @@ fn a_block_can_be_written_in_steps() {
 }
 
 #[test]
-fn columns_that_say_the_same_are_stored_once() {
-    let mut request = ExportTraceServiceRequest::decode(&traffic(40, 10)[..]).unwrap();
-    for span in request.resource_spans.iter_mut().flat_map(|r| &mut r.scope_spans).flat_map(|s| &mut s.spans) {
-        let copy = KeyValue { key: "a.copy".into(), ..span.attributes[0].clone() };
-        span.attributes.push(copy);
-    }
-    let batch = batch_of(&[request.encode_to_vec()]);
-    let options = WriterOptions { row_group_rows: 150, page_rows: 40, packed_page_rows: 40, ..Default::default() };
-    let block = encode(&batch, &options).unwrap();
-    check_same_rows(&batch.records, &read(&block));
-    assert_eq!(sidecar::rebuild_from(&block.data).unwrap(), block.sidecar);
-    let footer = Sidecar::parse(&block.sidecar).unwrap().footer;
-    assert_eq!(footer.num_row_groups(), 3);
-    let mut end = 4;
-    for (group, pages) in footer.row_groups().iter().zip(footer.offset_index().unwrap()) {
-        let at = |name: &str| group.columns().iter().position(|column| column.column_path().string() == name).expect(name);
-        let (copy, route) = (at("span.a.copy"), at("span.route"));
-        assert_eq!(group.column(copy).byte_range(), group.column(route).byte_range());
-        assert_eq!(pages[copy], pages[route]);
-        assert!(pages[route].page_locations().len() > 2);
-        // Behind each other without gaps, each once.
-        let places: BTreeSet<(u64, u64)> = group.columns().iter().map(|column| column.byte_range()).collect();
-        assert!(places.len() < group.num_columns());
-        for (start, length) in places {
-            assert_eq!(start, end);
-            end = start + length;
-        }
-        for (column, pages) in group.columns().iter().zip(pages) {
-            let (start, length) = column.byte_range();
-            let (first, last) = (&pages.page_locations()[0], pages.page_locations().last().unwrap());
-            assert!(first.offset as u64 >= start);
-            assert_eq!(last.offset as u64 + last.compressed_page_size as u64, start + length);
-        }
-    }
-}
-
-#[test]
 fn a_writer_refuses_what_would_break_the_block() {
     let batch = batch_of(&[traffic(3, 2)]);
     let writer = || BlockWriter::new(Ulid::from_parts(1, 2), batch.records.schema(), WriterOptions::default());
