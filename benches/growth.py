@@ -138,13 +138,13 @@ def measure(copies, requests, truth):
         # A process of its own for each measurement: nothing is in memory yet.
         with Server(a.binary, work, "{interval: 24h}") as server:
             many = figures_of(server, grown, work)
+        yield many
         if many["blocks"] == 1:
-            return [many]
+            return
         with Server(a.binary, work, "{interval: 1s, min_input_blocks: 2, settled_after: 1s, max_block_bytes: 16GiB, max_job_bytes: 4GiB}") as server:
             server.wait_merged(seconds=3600)
         with Server(a.binary, work, "{interval: 24h}") as server:
-            one = figures_of(server, grown, work)
-        return [many, one]
+            yield figures_of(server, grown, work)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
@@ -154,9 +154,10 @@ def main():
     requests = [Request(f.read_bytes()) for f in sorted(pathlib.Path(a.dataset).glob("*.otlp"))]
     columns = []
     for copies in map(int, a.copies.split(",")):
-        columns.extend(measure(copies, requests, truth))
-        if a.json:
-            json.dump(columns, open(a.json, "w"), indent=1)
+        for column in measure(copies, requests, truth):
+            columns.append(column)
+            if a.json:
+                json.dump(columns, open(a.json, "w"), indent=1)
     report(columns)
 
 
