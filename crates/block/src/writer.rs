@@ -8,6 +8,7 @@ mod columns;
 mod numbers;
 mod row_group;
 mod text;
+mod wide;
 
 use arrow::array::{Array, AsArray, RecordBatch, new_null_array};
 use arrow::datatypes::{Int64Type, SchemaRef};
@@ -96,7 +97,7 @@ impl File {
     /// Ends the row group.
     fn flush(&mut self, options: &WriterOptions) -> Result<(), BlockError> {
         match self.row_group.take() {
-            Some(row_group) => row_group.finish(&mut self.writer, &mut self.codec, options.packed_page_rows),
+            Some(row_group) => row_group.finish(&mut self.writer, &mut self.codec, options),
             None => Ok(()),
         }
     }

@@ -2,6 +2,8 @@
 //!
 //! A page's values come as they are encoded; this adds levels, compression, headers and the chunk's metadata.
 
+use std::io;
+
 use arrow::buffer::BooleanBuffer;
 use bytes::Bytes;
 use parquet::basic::{Compression, Encoding, PageType, ZstdLevel};
@@ -12,30 +14,31 @@ use parquet::file::page_index::column_index::ColumnIndexMetaData;
 use parquet::file::statistics::Statistics;
 use parquet::file::writer::{SerializedPageWriter, SerializedRowGroupWriter, TrackedWrite};
 use parquet::schema::types::ColumnDescPtr;
-use zstd::bulk::Compressor;
+use zstd::stream::raw::{Encoder, InBuffer, Operation, OutBuffer};
+use zstd::zstd_safe::compress_bound;
 
 use crate::error::BlockError;
 
 /// What every page is tried with: strong levels lose to it where values look random, as digits of ids do.
 const QUICK_LEVEL: i32 = 1;
 
+/// Bytes of a part of a page that have codes of their own: the table of the codes takes up to a hundred bytes.
+const OWN_CODES_BYTES_MIN: usize = 512;
+
 /// Compresses pages; one for a whole file.
 pub(super) struct Codec {
     level: i32,
-    compressor: Option<Compressor<'static>>,
+    frames: Option<Frames>,
     /// If the level is a stronger one.
-    quick: Option<Compressor<'static>>,
+    quick: Option<Frames>,
 }
 
 impl Codec {
     /// Zstandard of this level; 0 leaves pages as they are.
     pub fn new(level: i32) -> Result<Self, BlockError> {
-        let compressor = match level {
-            0 => None,
-            level => Some(Compressor::new(level).map_err(compression_failed)?),
-        };
-        let quick = (level > QUICK_LEVEL).then(|| Compressor::new(QUICK_LEVEL).map_err(compression_failed)).transpose()?;
-        Ok(Self { level, compressor, quick })
+        let frames = (level != 0).then(|| Frames::new(level)).transpose().map_err(compression_failed)?;
+        let quick = (level > QUICK_LEVEL).then(|| Frames::new(QUICK_LEVEL)).transpose().map_err(compression_failed)?;
+        Ok(Self { level, frames, quick })
     }
 
     fn compression(&self) -> Result<Compression, BlockError> {
@@ -45,15 +48,57 @@ impl Codec {
         })
     }
 
-    fn compress(&mut self, page: Vec<u8>) -> Result<Bytes, BlockError> {
-        let Some(compressor) = &mut self.compressor else { return Ok(page.into()) };
-        let strong = compressor.compress(&page).map_err(compression_failed)?;
-        let quick = self.quick.as_mut().map(|quick| quick.compress(&page)).transpose().map_err(compression_failed)?;
+    /// The parts, one behind the other, as one page.
+    fn compress(&mut self, parts: &[&[u8]]) -> Result<Bytes, BlockError> {
+        let Some(frames) = &mut self.frames else { return Ok(parts.concat().into()) };
+        let strong = frames.compress(parts).map_err(compression_failed)?;
+        let quick = self.quick.as_mut().map(|quick| quick.compress(parts)).transpose().map_err(compression_failed)?;
         Ok(quick.filter(|quick| quick.len() < strong.len()).unwrap_or(strong).into())
     }
 }
 
-fn compression_failed(error: std::io::Error) -> BlockError {
+/// Makes frames of Zstandard. A frame is made of blocks with a table of codes each. Left alone, a page is one block: where
+/// digits follow levels, or noise follows bytes that repeat, one table has to do for both. So each part ends a block.
+struct Frames(Encoder<'static>);
+
+impl Frames {
+    fn new(level: i32) -> io::Result<Self> {
+        Ok(Self(Encoder::new(level)?))
+    }
+
+    fn compress(&mut self, parts: &[&[u8]]) -> io::Result<Vec<u8>> {
+        let bytes = parts.iter().map(|part| part.len()).sum::<usize>();
+        self.0.reinit()?;
+        self.0.set_pledged_src_size(Some(bytes as u64))?;
+        let mut frame = Vec::with_capacity(parts.iter().map(|part| compress_bound(part.len())).sum());
+        let mut out = OutBuffer::around(&mut frame);
+        let mut left = bytes;
+        for part in parts {
+            let mut part_in = InBuffer::around(part);
+            while part_in.pos() < part.len() {
+                room(&out)?;
+                self.0.run(&mut part_in, &mut out)?;
+            }
+            left -= part.len();
+            if part.len().min(left) >= OWN_CODES_BYTES_MIN {
+                while self.0.flush(&mut out)? > 0 {
+                    room(&out)?;
+                }
+            }
+        }
+        while self.0.finish(&mut out, true)? > 0 {
+            room(&out)?;
+        }
+        Ok(frame)
+    }
+}
+
+/// There is always room, by the library's own bound.
+fn room(out: &OutBuffer<'_, Vec<u8>>) -> io::Result<()> {
+    if out.pos() < out.capacity() { Ok(()) } else { Err(io::Error::other("Zstandard made more of a page than it may")) }
+}
+
+fn compression_failed(error: io::Error) -> BlockError {
     parquet::errors::ParquetError::External(Box::new(error)).into()
 }
 
@@ -103,7 +148,7 @@ impl<'a> ChunkWriter<'a> {
     pub fn dictionary(&mut self, plain: Vec<u8>, values: usize) -> Result<(), BlockError> {
         let bytes = plain.len();
         let page = Page::DictionaryPage {
-            buf: self.codec.compress(plain)?,
+            buf: self.codec.compress(&[&plain])?,
             num_values: u32::try_from(values).map_err(|_| BlockError::TooLarge("a dictionary".into()))?,
             encoding: Encoding::PLAIN,
             is_sorted: false,
@@ -112,22 +157,23 @@ impl<'a> ChunkWriter<'a> {
         Ok(())
     }
 
-    /// Adds a page of `rows` rows. `values` are those that are set; `validity` says which rows they have, all if there is none.
+    /// Adds a page of `rows` rows. `values` are those that are set, in parts that have little in common; `validity` says which
+    /// rows they have, all if there is none.
     pub fn page(
         &mut self,
         rows: usize,
         validity: Option<&BooleanBuffer>,
         encoding: Encoding,
-        values: &[u8],
+        values: &[&[u8]],
     ) -> Result<(), BlockError> {
-        let mut body = Vec::with_capacity(values.len() + rows / 8 + 16);
+        let mut set = Vec::new();
         if self.column.max_def_level() > 0 {
-            levels(rows, validity, &mut body);
+            levels(rows, validity, &mut set);
         }
-        body.extend_from_slice(values);
-        let bytes = body.len();
+        let parts: Vec<&[u8]> = std::iter::once(set.as_slice()).chain(values.iter().copied()).collect();
+        let bytes = parts.iter().map(|part| part.len()).sum();
         let page = Page::DataPage {
-            buf: self.codec.compress(body)?,
+            buf: self.codec.compress(&parts)?,
             num_values: u32::try_from(rows).map_err(|_| BlockError::TooLarge("a page".into()))?,
             encoding,
             def_level_encoding: Encoding::RLE,

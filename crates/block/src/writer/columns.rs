@@ -9,6 +9,7 @@ use parquet::file::metadata::SortingColumn;
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder, WriterVersion};
 
 use super::WriterOptions;
+use super::wide::Wide;
 use crate::error::BlockError;
 use crate::promotion::AttributeColumn;
 use crate::schema;
@@ -24,6 +25,7 @@ pub(super) const STATISTICS_BYTES: usize = 64;
 pub(super) enum Encoder {
     Text,
     Numbers(EnabledStatistics),
+    Wide(Wide, EnabledStatistics),
     /// The Parquet crate.
     Other,
 }
@@ -36,18 +38,30 @@ struct Layout {
 }
 
 pub(super) fn encoder(field: &Field) -> Encoder {
-    match field.data_type() {
-        kind if *kind == schema::dictionary() => Encoder::Text,
-        DataType::Int32 | DataType::Int64 => {
-            let layout = layout(&[field.name().clone()], physical(field.data_type()));
-            if layout.dictionary { Encoder::Numbers(layout.statistics) } else { Encoder::Other }
-        }
+    let kind = field.data_type();
+    if *kind == schema::dictionary() {
+        return Encoder::Text;
+    }
+    let own = |physical| layout(&[field.name().clone()], physical);
+    match (kind, Wide::of(kind)) {
+        (DataType::Int32, _) => by_dictionary(own(Type::INT32)),
+        (DataType::Int64, Some(wide)) => match own(Type::INT64) {
+            split if split.encoding == Encoding::BYTE_STREAM_SPLIT => Encoder::Wide(wide, split.statistics),
+            other => by_dictionary(other),
+        },
+        (DataType::Float64, Some(wide)) => Encoder::Wide(wide, own(Type::DOUBLE).statistics),
+        (_, Some(wide)) if field.name() == schema::PARENT_SPAN_ID => Encoder::Wide(wide, EnabledStatistics::None),
         _ => Encoder::Other,
     }
 }
 
-fn physical(kind: &DataType) -> Type {
-    if *kind == DataType::Int64 { Type::INT64 } else { Type::INT32 }
+fn by_dictionary(layout: Layout) -> Encoder {
+    if layout.dictionary { Encoder::Numbers(layout.statistics) } else { Encoder::Other }
+}
+
+/// The most rows of a page of a column that is encoded here.
+pub(super) fn page_rows(name: &str, options: &WriterOptions) -> usize {
+    if fine(name).is_some() { options.page_rows } else { options.packed_page_rows }
 }
 
 /// The properties of a file with these columns. Where [`encoder`] names another encoder than the Parquet crate, they hold

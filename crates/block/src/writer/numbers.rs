@@ -84,7 +84,7 @@ impl NumberColumn {
             let set = value..value + here.count_set_bits();
             page.clear();
             pack(&codes[set.clone()], distinct.len(), &mut page);
-            chunk.page(here.len(), Some(&here), Encoding::RLE_DICTIONARY, &page)?;
+            chunk.page(here.len(), Some(&here), Encoding::RLE_DICTIONARY, &[&page])?;
             let values = &self.values[set.clone()];
             let bytes = |bound: Option<&i64>| bound.map_or(Vec::new(), |n| n.to_le_bytes()[..self.value_bytes()].to_vec());
             let nulls = (here.len() - set.len()) as i64;

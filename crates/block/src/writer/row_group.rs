@@ -5,10 +5,12 @@ use arrow::datatypes::{Int32Type, SchemaRef};
 use parquet::arrow::arrow_writer::{ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves};
 use parquet::file::writer::SerializedFileWriter;
 
+use super::WriterOptions;
 use super::chunk::Codec;
 use super::columns::{self, Encoder};
 use super::numbers::NumberColumn;
 use super::text::TextColumn;
+use super::wide::WideColumn;
 use crate::error::BlockError;
 
 pub(super) struct RowGroup {
@@ -19,6 +21,7 @@ pub(super) struct RowGroup {
 enum Column {
     Text(TextColumn),
     Numbers(Box<NumberColumn>),
+    Wide(WideColumn),
     /// One for each leaf.
     Others(Vec<ArrowColumnWriter>),
 }
@@ -45,6 +48,7 @@ impl RowGroup {
                     let otherwise = own.pop().expect("a column that is no list has one leaf");
                     Column::Numbers(Box::new(NumberColumn::new(field.data_type(), statistics, otherwise)))
                 }
+                Encoder::Wide(kind, statistics) => Column::Wide(WideColumn::new(kind, statistics)),
                 Encoder::Other => Column::Others(own),
             });
         }
@@ -57,6 +61,7 @@ impl RowGroup {
             match column {
                 Column::Text(text) => text.push(array.as_dictionary::<Int32Type>()),
                 Column::Numbers(numbers) => numbers.push(array),
+                Column::Wide(wide) => wide.push(array),
                 Column::Others(writers) => {
                     for (leaf, writer) in compute_leaves(field, array)?.iter().zip(writers) {
                         writer.write(leaf)?;
@@ -72,6 +77,7 @@ impl RowGroup {
         let estimated = self.columns.iter().map(|column| match column {
             Column::Text(text) => text.estimated_bytes(),
             Column::Numbers(numbers) => numbers.estimated_bytes(),
+            Column::Wide(wide) => wide.estimated_bytes(),
             Column::Others(writers) => writers.iter().map(ArrowColumnWriter::get_estimated_total_bytes).sum(),
         });
         estimated.sum()
@@ -82,7 +88,7 @@ impl RowGroup {
         self,
         file: &mut SerializedFileWriter<Vec<u8>>,
         codec: &mut Codec,
-        page_rows: usize,
+        options: &WriterOptions,
     ) -> Result<(), BlockError> {
         let leaves = file.schema_descr().columns().to_vec();
         let mut leaf = 0;
@@ -90,9 +96,11 @@ impl RowGroup {
         for (field, column) in self.schema.fields().iter().zip(self.columns) {
             let described = leaves[leaf].clone();
             leaf += 1;
+            let page_rows = columns::page_rows(field.name(), options);
             match column {
                 Column::Text(text) => text.finish(described, codec, page_rows)?.append_to(&mut row_group)?,
                 Column::Numbers(numbers) => numbers.finish(field, described, codec, page_rows, &mut row_group)?,
+                Column::Wide(wide) => wide.finish(described, codec, page_rows)?.append_to(&mut row_group)?,
                 Column::Others(writers) => {
                     leaf += writers.len() - 1;
                     for writer in writers {

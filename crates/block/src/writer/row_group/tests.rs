@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, DictionaryArray, Int32Array, Int64Array, StringArray};
+use arrow::array::{Array, ArrayRef, DictionaryArray, FixedSizeBinaryArray, Float64Array, Int32Array, Int64Array, StringArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use bytes::Bytes;
@@ -37,14 +37,14 @@ fn batch(texts: &Texts, numbers: &Numbers) -> RecordBatch {
 
 /// One row group of several batches, each with a dictionary of its own.
 fn write(batches: &[RecordBatch], level: i32, page_rows: usize) -> Bytes {
-    let options = WriterOptions { zstd_level: level, page_rows, ..Default::default() };
-    let properties = columns::properties(batches[0].schema_ref(), &options).unwrap().build();
+    let written = WriterOptions { zstd_level: level, page_rows, packed_page_rows: page_rows, ..Default::default() };
+    let properties = columns::properties(batches[0].schema_ref(), &written).unwrap().build();
     let options = ArrowWriterOptions::new().with_properties(properties);
     let arrow = ArrowWriter::try_new_with_options(Vec::new(), batches[0].schema(), options).unwrap();
     let (mut file, factory) = arrow.into_serialized_writer().unwrap();
     let mut row_group = RowGroup::new(&file, &factory, batches[0].schema()).unwrap();
     batches.iter().for_each(|batch| row_group.write(batch).unwrap());
-    row_group.finish(&mut file, &mut Codec::new(level).unwrap(), page_rows).unwrap();
+    row_group.finish(&mut file, &mut Codec::new(level).unwrap(), &written).unwrap();
     file.into_inner().unwrap().into()
 }
 
@@ -155,4 +155,83 @@ fn statistics_bound_the_values() {
     let metadata = check(&[(vec![Some(last.clone()); 80], vec![None; 80])], 1, 40);
     let statistics = metadata.metadata().row_group(0).column(2).statistics().unwrap();
     assert_eq!(statistics.max_bytes_opt(), Some(last.as_bytes()), "no shorter text is above it");
+}
+
+#[test]
+fn large_dictionaries_come_back_whatever_their_order() {
+    // Some texts on most rows, and many on few, which stand in order behind them.
+    let text = |row: usize| match row % 3 {
+        0 => format!("/often/{}", row % 7),
+        _ => format!("/seldom/{}", row * 7_919 % 1_200),
+    };
+    for level in [1, 9] {
+        let parts = [0, 3_000].map(|first| (some((first..first + 3_000).map(text)), vec![Some(1); 3_000]));
+        let metadata = check(&parts, level, 1_000);
+        assert!(metadata.metadata().row_group(0).column(2).dictionary_page_offset().is_some());
+    }
+}
+
+#[test]
+fn values_of_eight_bytes_come_back_with_the_bounds_of_each_page() {
+    let fields = [
+        Field::new(schema::PARENT_SPAN_ID, DataType::FixedSizeBinary(8), true),
+        Field::new(schema::START_TIME, DataType::Int64, false),
+        Field::new("span.double:double", DataType::Float64, true),
+    ];
+    let schema = Arc::new(Schema::new(fields.to_vec()));
+    // Pages of 1,000 rows: bounds, none because nothing is set, and zeros among what is not a number.
+    let double = |row: usize| match row / 1_000 {
+        0 => Some(row as f64 - 500.5),
+        1 => None,
+        _ => [Some(-0.0), Some(f64::NAN), None, Some(0.0), Some(-f64::NAN)][row % 5],
+    };
+    let part = |rows: std::ops::Range<usize>| {
+        let ids = rows.clone().map(|row| (row % 9 > 0).then(|| (row as u64 / 4).wrapping_mul(0x9E37_79B9_7F4A_7C15).to_le_bytes()));
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(FixedSizeBinaryArray::try_from_sparse_iter_with_size(ids, 8).unwrap()),
+            Arc::new(Int64Array::from_iter_values(rows.clone().map(|row| i64::MAX - (row * row) as i64))),
+            Arc::new(Float64Array::from_iter(rows.map(double))),
+        ];
+        RecordBatch::try_new(schema.clone(), columns).unwrap()
+    };
+    let parts = [part(0..1_700), part(1_700..2_500)];
+    let whole = arrow::compute::concat_batches(&schema, &parts).unwrap();
+    for level in [0, 1, 15] {
+        let file = write(&parts, level, 1_000);
+        let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Required);
+        let metadata = ArrowReaderMetadata::load(&file, options).unwrap();
+        let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata.clone()).with_batch_size(2_500);
+        let read: Vec<RecordBatch> = reader.build().unwrap().map(Result::unwrap).collect();
+        let bits = |batch: &RecordBatch| -> Vec<Option<u64>> {
+            batch.column(2).as_primitive::<arrow::datatypes::Float64Type>().iter().map(|n| n.map(f64::to_bits)).collect()
+        };
+        assert_eq!((read[0].column(0), read[0].column(1)), (whole.column(0), whole.column(1)));
+        assert_eq!(bits(&read[0]), bits(&whole));
+        assert!(encodings(&metadata, 0).contains(&Encoding::PLAIN));
+        assert!(encodings(&metadata, 1).contains(&Encoding::BYTE_STREAM_SPLIT));
+        let group = metadata.metadata().row_group(0);
+        let index = &metadata.metadata().column_index().unwrap()[0];
+        assert!(group.column(0).statistics().is_none() && matches!(index[0], ColumnIndexMetaData::NONE));
+        let ColumnIndexMetaData::INT64(starts) = &index[1] else { panic!("starts have an index of pages") };
+        assert_eq!((starts.min_value(1), starts.max_value(1)), (Some(&(i64::MAX - 1_999 * 1_999)), Some(&(i64::MAX - 1_000_000))));
+        let ColumnIndexMetaData::DOUBLE(doubles) = &index[2] else { panic!("doubles have an index of pages") };
+        assert_eq!((doubles.min_value(0), doubles.max_value(0)), (Some(&-500.5), Some(&498.5)));
+        assert!(doubles.is_null_page(1) && !doubles.is_null_page(2));
+        let zeros = (doubles.min_value(2).unwrap(), doubles.max_value(2).unwrap());
+        assert!(zeros.0.is_sign_negative() && zeros.1.is_sign_positive());
+        let bounds = group.column(2).statistics().unwrap();
+        assert_eq!((bounds.null_count_opt(), bounds.min_is_exact()), (Some(1_100), true));
+    }
+}
+
+#[test]
+fn a_page_of_nothing_but_what_is_no_number_has_no_bounds() {
+    let schema = Arc::new(Schema::new(vec![Field::new("span.double:double", DataType::Float64, true)]));
+    let nans = RecordBatch::try_new(schema, vec![Arc::new(Float64Array::from(vec![f64::NAN; 50]))]).unwrap();
+    let file = write(&[nans], 1, 20);
+    let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
+    let metadata = ArrowReaderMetadata::load(&file, options).unwrap();
+    assert!(metadata.metadata().row_group(0).column(0).statistics().unwrap().min_bytes_opt().is_none());
+    let index = metadata.metadata().column_index().map(|index| &index[0][0]);
+    assert!(matches!(index, None | Some(ColumnIndexMetaData::NONE)));
 }
