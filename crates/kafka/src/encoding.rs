@@ -3,7 +3,6 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use prost::Message;
 use proto::otlp_json;
 use translate::{TranslateError, jaeger, request_bytes_max, zipkin};
 
@@ -41,12 +40,12 @@ impl DecodeError {
 }
 
 impl Encoding {
-    /// The most memory that a message of so many bytes takes until it is durable.
-    pub(crate) fn memory_bytes_max(self, payload_bytes: usize) -> usize {
+    /// The most memory that a message takes until it is durable.
+    pub(crate) fn memory_bytes_max(self, payload: &[u8]) -> usize {
         match self {
-            Self::OtlpProto => payload_bytes,
-            Self::OtlpJson => payload_bytes.saturating_add(otlp_json::heap_bytes_max(payload_bytes)),
-            _ => payload_bytes.saturating_add(request_bytes_max(payload_bytes)),
+            Self::OtlpProto => payload.len(),
+            Self::OtlpJson => payload.len().saturating_add(otlp_json::protobuf_bytes_max(payload)),
+            _ => payload.len().saturating_add(request_bytes_max(payload.len())),
         }
     }
 
@@ -55,7 +54,7 @@ impl Encoding {
         let zipkin = |format| zipkin::request(format, &payload, now());
         let request = match self {
             Self::OtlpProto => return Ok(payload),
-            Self::OtlpJson => otlp_json::decode(&payload)?.encode_to_vec(),
+            Self::OtlpJson => otlp_json::to_protobuf(&payload)?,
             Self::JaegerProto => jaeger::request_of_span(&payload)?,
             Self::JaegerJson => jaeger::request_of_span_json(&payload)?,
             Self::ZipkinProto => zipkin(zipkin::Format::ProtobufV2)?,

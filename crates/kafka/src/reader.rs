@@ -169,7 +169,7 @@ impl Reader {
         let Some((topic, encoding)) = self.topics.get_key_value(message.topic()) else { return };
         let payload = message.payload().unwrap_or_default();
         let is_too_large = payload.len() > self.shared.config.message_bytes_max;
-        let memory = if is_too_large { 0 } else { encoding.memory_bytes_max(payload.len()) };
+        let memory = if is_too_large { 0 } else { encoding.memory_bytes_max(payload) };
         let place = (Arc::clone(topic), message.partition());
         let Some((ticket, skipped)) = self.shared.ledger.lock().take(place, message.offset(), memory) else { return };
         self.shared.message(topic, payload.len(), skipped);

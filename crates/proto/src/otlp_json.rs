@@ -11,7 +11,10 @@ use base64::{
 };
 use model::ATTRIBUTE_DEPTH_MAX;
 
+mod transcode;
+
 pub use crate::json::JsonError;
+pub use transcode::{protobuf_bytes_max, to_protobuf};
 use crate::{
     json::{Flavour, Object, Reader, write_resource_spans},
     otlp::{
@@ -24,7 +27,7 @@ use crate::{
 
 /// The most memory that the lists of a decoded body of this length take; strings take no more than the body. Real
 /// spans take two to five times their length; thousands of `{}` would take a hundred times.
-pub fn heap_bytes_max(body_bytes: usize) -> usize {
+fn heap_bytes_max(body_bytes: usize) -> usize {
     body_bytes.saturating_mul(8).saturating_add(64 << 10)
 }
 

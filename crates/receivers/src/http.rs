@@ -91,10 +91,9 @@ impl Receiver {
     }
 
     async fn json_to_protobuf(&self, body: Bytes, mut lease: Lease) -> Result<(Bytes, Lease), Refusal> {
-        lease.grow(otlp_json::heap_bytes_max(body.len())).map_err(|full| self.full(full))?;
-        let decode = move || otlp_json::decode(&body).map(|request| Bytes::from(request.encode_to_vec()));
-        let message = self.on_blocking_thread(decode).await?;
-        Ok((message.map_err(Refusal::invalid)?, lease))
+        lease.grow(otlp_json::protobuf_bytes_max(&body)).map_err(|full| self.full(full))?;
+        let message = self.on_blocking_thread(move || otlp_json::to_protobuf(&body)).await?;
+        Ok((message.map_err(Refusal::invalid)?.into(), lease))
     }
 }
 
