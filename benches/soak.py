@@ -8,18 +8,29 @@ an hour that is long over, which is merged at once, and which retention deletes 
 (each must have all of its spans, once), searches, and computes rates. Every five seconds it writes a line of figures to
 PREFIX.csv, and at the end PREFIX.svg: memory, latency, blocks, requests, over time. What queries keep in memory is bounded so that
 the bound is met early: from then on, and when what they look at no longer grows (after five minutes), memory and latency should be
-flat. It exits with 1 if an acknowledged trace
-was incomplete or doubled, a query failed, or memory passed the limit given. Needs nothing but Python 3.
-"""
-import argparse, csv, http.client, json, pathlib, random, shutil, statistics, sys, tempfile, threading, time, urllib.parse
+flat. At the end it flushes, and counts the spans of the hour of now.
 
-from server import OTLP_HTTP, Server
+It judges itself, says what it found wrong, and exits with 1: if an acknowledged trace was incomplete or doubled, a span was lost, a
+query failed, or memory passed the limit given; and, if it ran for ten minutes or more, if between the third and the last quarter
+memory, open files, the log, or files in the store that belong to no block of the table have grown by more than their noise. Needs
+nothing but Python 3.
+"""
+import argparse, csv, http.client, json, os, pathlib, random, shutil, statistics, sys, tempfile, threading, time
+import urllib.parse, urllib.request
+
+from server import API, OTLP_HTTP, Server
 
 HERE = pathlib.Path(__file__).resolve().parent
 SPANS = 8           # of a trace
+PER_REQUEST = 25    # traces
 SAMPLE_S = 5
 OLD_EVERY_S = 30    # a burst of an old hour
 ASKED_S = 300       # back from now, of searches and rates
+HOUR_NS = 3_600_000_000_000
+# What should be flat, the part and the amount by which its median may grow from the third to the last quarter. What belongs to the
+# hour that is still filled grows with it: about 30 bytes of memory for each of its spans.
+FLAT = {"rss_mb": (0.1, 25), "open_files": (0.1, 10), "wal_mb": (0.25, 20), "files_besides": (0.25, 20)}
+FLAT_MINUTES_MIN = 10
 ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 ap.add_argument("--minutes", type=float, default=20)
 ap.add_argument("--rate", type=int, default=4000)
@@ -38,6 +49,8 @@ class World:
         self.lock = threading.Lock()
         self.stop = threading.Event()
         self.acknowledged = []       # (trace id, when) of traces of now
+        self.starts = []             # of all acknowledged traces of now, nanoseconds
+        self.unanswered = 0          # requests of which nobody knows what became
         self.spans = 0
         self.refused = 0
         self.ack_ms = []
@@ -58,12 +71,13 @@ def attribute(key, value):
 
 
 def request(dice, traces, end_ns):
-    """OTLP/JSON of whole traces that ended before `end_ns`, and their ids."""
-    by_service, ids = {}, []
+    """OTLP/JSON of whole traces that ended before `end_ns`, their ids and starts."""
+    by_service, ids, starts = {}, [], []
     for _ in range(traces):
         trace = "%032x" % dice.getrandbits(128)
         ids.append(trace)
         start = end_ns - dice.randrange(1, 2_000_000_000) - 500_000_000
+        starts.append(start)
         parents = []
         for number in range(SPANS):
             span = "%016x" % (dice.getrandbits(64) | 1)
@@ -81,32 +95,33 @@ def request(dice, traces, end_ns):
             parents.append(span)
     resources = [{"resource": {"attributes": [attribute("service.name", service)]},
                   "scopeSpans": [{"scope": {"name": "soak"}, "spans": spans}]} for service, spans in by_service.items()]
-    return json.dumps({"resourceSpans": resources}).encode(), ids
+    return json.dumps({"resourceSpans": resources}).encode(), ids, starts
 
 
 def send(world, seed):
     dice = random.Random(seed)
     connection = http.client.HTTPConnection("127.0.0.1", OTLP_HTTP, timeout=60)
-    per_request = 25
     begun, sent, next_old, old_hour = time.time(), 0, time.time() + 10, 2
     while not world.stop.is_set():
-        due = begun + sent * per_request * SPANS / a.rate
+        due = begun + sent * PER_REQUEST * SPANS / a.rate
         if due > time.time():
             world.stop.wait(due - time.time())
         old = time.time() >= next_old
         end = time.time_ns()
         if old:
             # An hour that nothing else is in.
-            end -= old_hour * 3_600_000_000_000
+            end -= old_hour * HOUR_NS
             old_hour, next_old = old_hour + 1, time.time() + OLD_EVERY_S
-        body, ids = request(dice, per_request, end)
+        body, ids, starts = request(dice, PER_REQUEST, end)
         asked = time.perf_counter()
         try:
             connection.request("POST", "/v1/traces", body, {"Content-Type": "application/json"})
             answer = connection.getresponse()
             answer.read()
-        except OSError:
+        except (OSError, http.client.HTTPException):
             connection.close()
+            with world.lock:
+                world.unanswered += not old
             continue
         sent += 1
         with world.lock:
@@ -114,9 +129,10 @@ def send(world, seed):
                 world.refused += 1
                 continue
             world.ack_ms.append((time.perf_counter() - asked) * 1e3)
-            world.spans += per_request * SPANS
+            world.spans += PER_REQUEST * SPANS
             if not old:
                 world.acknowledged.append((ids[0], time.time()))
+                world.starts += starts
 
 
 def ask(world, server, seed):
@@ -155,7 +171,14 @@ def percentile(values, share):
 def sample(world, server, begun):
     taken, now = world.take(), server.counters()
     blocks = server.files()
-    disk = sum(f.stat().st_size for f in server.data.rglob("*") if f.is_file())
+    files = {}
+    for file in server.data.rglob("*"):
+        try:
+            files[file] = file.stat().st_size if file.is_file() else 0
+        except FileNotFoundError:
+            pass  # Deleted meanwhile.
+    live = {file.stem for file in blocks}
+    besides = [file for file in files if file.suffix in (".parquet", ".side", ".traces") and file.stem not in live]
     return {
         "seconds": round(time.time() - begun, 1),
         "rss_mb": round(server.memory_mb("VmRSS"), 1),
@@ -166,7 +189,11 @@ def sample(world, server, begun):
         **{f"{name}_p50_ms": percentile(taken[name], .5) for name in world.query_ms},
         **{f"{name}_max_ms": percentile(taken[name], 1) for name in world.query_ms},
         "blocks": len(blocks), "hours": len({file.parent for file in blocks}),
-        "folder_mb": round(disk / 1e6, 2),
+        "folder_mb": round(sum(files.values()) / 1e6, 2),
+        "wal_mb": round(sum(size for file, size in files.items() if "wal" in file.relative_to(server.data).parts) / 1e6, 2),
+        # Files of blocks that were merged or deleted, and wait for their grace to end; indexes.
+        "files_besides": len(besides),
+        "open_files": len(os.listdir(f"/proc/{server.pid}/fd")),
         "compactions": now.get("sostenuto_compactor_compactions", 0),
         "spans_deleted": now.get("sostenuto_retention_spans_deleted", 0),
         "files_swept": now.get("sostenuto_storage_files_swept", 0),
@@ -178,7 +205,8 @@ def sample(world, server, begun):
 
 PLOTS = [("memory, MB", ["rss_mb"]), ("acknowledgement, ms", ["ack_p50_ms", "ack_p99_ms"]),
          ("queries, ms (median of 5 s)", ["trace_p50_ms", "search_p50_ms", "rate_p50_ms"]),
-         ("blocks in the table, hours with blocks", ["blocks", "hours"]), ("folder, MB", ["folder_mb"]),
+         ("blocks in the table, hours with blocks", ["blocks", "hours"]), ("folder and log, MB", ["folder_mb", "wal_mb"]),
+         ("open files, files of no block in the table", ["open_files", "files_besides"]),
          ("spans acknowledged, spans deleted", ["spans_acknowledged", "spans_deleted"]),
          ("requests to the store", ["store_requests"])]
 COLOURS = ["#1f5fa8", "#c4572b", "#3c8d4f"]
@@ -230,24 +258,56 @@ def run(world, server):
     return rows
 
 
+def count_all(world, server):
+    """What is wrong with the number of spans of the hour of now, which retention lets alone. All that a request sent is stored or
+    nothing; of those without an answer either may be."""
+    server.http("/flush", "POST")
+    # A trace belongs to the hour of its first span, so not to the second before.
+    since = time.time_ns() // HOUR_NS * HOUR_NS + 10**9
+    if since > time.time_ns():
+        since -= HOUR_NS
+    asked = f"SELECT count(*) AS spans FROM spans WHERE start_time >= to_timestamp_nanos({since})"
+    request = urllib.request.Request(f"http://127.0.0.1:{API}/api/sql", asked.encode(), method="POST")
+    found = json.loads(urllib.request.urlopen(request, timeout=300).read())[0]["spans"]
+    wanted = sum(start + number * 1_000_000 >= since for start in world.starts for number in range(SPANS))
+    print(f"{found} spans since the hour began, {wanted} acknowledged, {world.unanswered} requests without an answer")
+    if found < wanted or found > wanted + world.unanswered * PER_REQUEST * SPANS:
+        return [f"{found} spans are stored of the hour, and {wanted} were acknowledged"]
+    return []
+
+
+def grown(rows):
+    """What should be flat and is not."""
+    if a.minutes < FLAT_MINUTES_MIN:
+        return []
+    found, quarter = [], len(rows) // 4
+    for name, (share, amount) in FLAT.items():
+        before, after = (statistics.median(row[name] for row in part) for part in (rows[2 * quarter:3 * quarter], rows[3 * quarter:]))
+        if after - before > max(share * before, amount):
+            found.append(f"{name} went from {before:.1f} in the third quarter to {after:.1f} in the last")
+    return found
+
+
 def main():
     work = pathlib.Path(tempfile.mkdtemp(prefix="sostenuto-soak-"))
-    server = Server(a.binary, work, "{interval: 5s, settled_after: 30s, removed_block_grace: 90s, sweep_interval: 20s}",
+    server = Server(a.binary, work, "{interval: 5s, settled_after: 30s, removed_block_grace: 90s, sweep_interval: 20s, min_keep: 1m}",
                     store="backend: local, cache: {chunks_memory: 32MiB}", tenant="retention: {keep: 3m}", more="ingester: {max_block_duration: 15s}\nquery_frontend: {api_timeout: 30s, columns_memory: 64MiB}")
     world = World()
     try:
         with server:
             rows = run(world, server)
+            world.wrong += count_all(world, server)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     plot(rows, f"{a.out}.svg")
+    world.wrong += grown(rows)
     last, half = rows[-1], rows[len(rows) // 2:]
     memory = [row["rss_mb"] for row in half]
     print(json.dumps({
         "minutes": round(last["seconds"] / 60, 2), "spans": last["spans_acknowledged"], "refused": last["requests_refused"],
         "rss_mb_second_half": [min(memory), max(memory)], "cpu_s": last["cpu_s"], "blocks": last["blocks"],
         "compactions": last["compactions"], "spans_deleted": last["spans_deleted"], "files_swept": last["files_swept"],
-        "store_requests": last["store_requests"],
+        "store_requests": last["store_requests"], "open_files": last["open_files"], "files_besides": last["files_besides"],
         "p50_ms": {name: round(statistics.median(v), 2) for name in ("ack", "trace", "search", "rate")
                    if (v := [row[f"{name}_p50_ms"] for row in rows if row[f"{name}_p50_ms"] is not None])},
         "wrong": world.wrong[:10]}))

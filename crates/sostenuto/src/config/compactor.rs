@@ -37,7 +37,13 @@ pub struct Compactor {
     pub orphan_grace: GoDuration,
     /// Pause between two looks for files to delete: a LIST per 1,000 files.
     pub sweep_interval: GoDuration,
+    /// The shortest `keep` that a retention rule may have.
+    pub min_keep: GoDuration,
 }
+
+/// A guard against slips of the unit, `7m` for `7d`: what is deleted does not come back. A time to keep counts from the end
+/// of an hour, so that less than one is hardly ever meant.
+const KEEP_MIN: GoDuration = GoDuration::from_secs(3600);
 
 impl Default for Compactor {
     fn default() -> Self {
@@ -57,6 +63,7 @@ impl Default for Compactor {
             removed_block_grace: GoDuration(config.removed_kept),
             orphan_grace: GoDuration(config.orphans_kept),
             sweep_interval: GoDuration(config.sweep_interval),
+            min_keep: KEEP_MIN,
         }
     }
 }

@@ -107,8 +107,12 @@ impl Config {
         if compactor.max_input_blocks < 2 || compactor.min_input_blocks < 2 {
             return fail("compactor.min_input_blocks", "it and max_input_blocks must be at least 2".to_owned());
         }
-        if !(1..=22).contains(&compactor.zstd_level) {
-            return fail("compactor.zstd_level", "must be 1 to 22".to_owned());
+        for (key, level) in
+            [("compactor.zstd_level", compactor.zstd_level), ("compactor.last_zstd_level", compactor.last_zstd_level)]
+        {
+            if !(1..=22).contains(&level) {
+                return fail(key, "must be 1 to 22".to_owned());
+            }
         }
         if compactor.removed_block_grace.0 <= self.query_frontend.api_timeout.0 {
             return fail(

@@ -211,7 +211,8 @@ impl Config {
         let default = rate(defaults.ingestion.rate_limit_bytes, defaults.ingestion.burst_size_bytes);
         let mut rates = Rates { default, tenants: BTreeMap::new() };
         let mut reads = TenantReadLimits::default();
-        let default = retention::rules("overrides.defaults.retention", None, &defaults.retention)?;
+        let keep_min = self.compactor.min_keep.0;
+        let default = retention::rules("overrides.defaults.retention", None, &defaults.retention, keep_min)?;
         let mut retentions = Retentions { default, tenants: BTreeMap::new() };
         for (name, entry) in &tenants {
             let key = "overrides.per_tenant";
@@ -243,7 +244,7 @@ impl Config {
                 reads.insert(tenant.clone(), limits);
             }
             if let Some(rules) = retention {
-                retentions.tenants.insert(tenant, retention::rules(key, Some(name), rules)?);
+                retentions.tenants.insert(tenant, retention::rules(key, Some(name), rules, keep_min)?);
             }
         }
         Ok(Effective { rates, reads, retentions, tenants, defaults })

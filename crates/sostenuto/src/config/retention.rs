@@ -8,9 +8,6 @@ use traceql::ast::QueryBody;
 
 use super::{GoDuration, invalid::Invalid};
 
-/// What a time to keep must be at least. It counts from the end of an hour, so even this keeps what is new for an hour on
-/// average; anything shorter is a slip of the unit.
-const KEEP_MIN: Duration = Duration::from_secs(60);
 /// Each rule is a query over everything that becomes old.
 const RULES_MAX: usize = 32;
 
@@ -39,15 +36,21 @@ pub struct RetentionRule {
     pub keep: Option<GoDuration>,
 }
 
-/// `tenant` is whose they are, for messages.
-pub(super) fn rules(key: &'static str, tenant: Option<&str>, config: &RetentionRules) -> Result<Retention, Invalid> {
+/// `tenant` is whose they are, for messages; `keep_min` the shortest time to keep.
+pub(super) fn rules(
+    key: &'static str,
+    tenant: Option<&str>,
+    config: &RetentionRules,
+    keep_min: Duration,
+) -> Result<Retention, Invalid> {
     let fail = |what: &str, message: &str| {
         let of = tenant.map_or(String::new(), |tenant| format!("{tenant}: "));
         Invalid { key, message: format!("{of}{what}: {message}") }
     };
     let keep = |what: &str, keep: Option<GoDuration>| match keep {
-        Some(GoDuration(keep)) if keep < KEEP_MIN => {
-            Err(fail(what, "keep must be at least 1m; leave it out to keep for ever"))
+        Some(GoDuration(keep)) if keep < keep_min => {
+            let least = GoDuration(keep_min);
+            Err(fail(what, &format!("keep must be at least {least} (compactor.min_keep); leave it out to keep for ever")))
         }
         keep => Ok(keep.map(|keep| keep.0)),
     };

@@ -240,8 +240,8 @@ fn retention_is_read_and_its_mistakes_are_explained() {
         ("{rules: [{query: '{ }'}, {query: '{ stat', keep: 7d}]}", "rule 2: the query cannot be read"),
         ("{rules: [{keep: 7d}]}", "needs a query or a sample"),
         ("{rules: [{sample: 1.5, keep: 7d}]}", "at most 1"),
-        ("{keep: 5s}", "at least 1m"),
-        ("{rules: [{sample: 0.5, keep: 0s}]}", "at least 1m"),
+        ("{keep: 7m}", "at least 1h (compactor.min_keep)"),
+        ("{rules: [{sample: 0.5, keep: 0s}]}", "at least 1h"),
     ] {
         let message = mistake(&format!("overrides: {{defaults: {{retention: {rules}}}}}\n"));
         assert!(message.contains(words) && !message.contains('\n'), "{rules} gives {message:?}");
@@ -250,6 +250,9 @@ fn retention_is_read_and_its_mistakes_are_explained() {
     }
     assert!(mistake("overrides: {per_tenant: {'a/b': {}}}\n").contains("cannot be a tenant"));
     assert!(mistake("compactor: {removed_block_grace: 10s}\n").contains("api_timeout"));
+    assert!(mistake("compactor: {last_zstd_level: 23}\n").contains("last_zstd_level"));
+    let config = parse("compactor: {min_keep: 1m}\noverrides: {defaults: {retention: {keep: 7m}}}\n");
+    assert_eq!(config.limits().unwrap().retentions.default.keep, Some(Duration::from_secs(420)));
     assert!(mistake("compactor: {orphan_grace: 1h}\n").contains("at least 2h"));
 }
 
