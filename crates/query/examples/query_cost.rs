@@ -3,12 +3,12 @@
 //!     cargo run --release -p sostenuto-query --example query_cost -- BLOCKS START END ROUNDS QUERY...
 //!
 //! BLOCKS is the folder `blocks` of a store, START and END are Unix seconds. Each query is asked once with nothing in memory but
-//! what the ones before left, and then ROUNDS times.
+//! what the ones before left, and then ROUNDS times. `values NAME` asks for the values of a name, `traces ID,ID,...` for traces.
 
 use std::{fs, sync::Arc, time::Instant};
 
-use model::TenantId;
-use query::{Engine, EngineConfig, MetricsRequest, NoLiveData, SearchFilter, SearchRequest, TagValuesRequest, TimeRange};
+use model::{TenantId, TraceId};
+use query::{Engine, EngineConfig, MetricsRequest, NoLiveData, SearchFilter, SearchRequest, TagValuesRequest, TimeRange, TraceRequest};
 use storage::{Storage, StorageConfig};
 use traceql::ast::QueryBody;
 
@@ -47,12 +47,21 @@ fn main() -> Result<(), Failure> {
     })
 }
 
-/// How many traces, series or values are found.
+/// How many traces, series, values or spans are found.
 async fn ask(engine: &Engine, query: &str, range: TimeRange) -> Result<usize, Failure> {
     let tenants = [TenantId::single()];
     if let Some(name) = query.strip_prefix("values ") {
         let request = TagValuesRequest { name: name.to_owned(), query: String::new(), range: Some(range), limit: 0 };
         return Ok(engine.tag_values(&tenants, request).await?.tag_values.len());
+    }
+    if let Some(ids) = query.strip_prefix("traces ") {
+        let mut spans = 0;
+        for id in ids.split(',') {
+            let request = TraceRequest { id: TraceId::parse(id)?, range: Some(range) };
+            let trace = engine.trace_by_id(&tenants, request).await?.trace.unwrap_or_default();
+            spans += trace.resource_spans.iter().flat_map(|r| &r.scope_spans).map(|scope| scope.spans.len()).sum::<usize>();
+        }
+        return Ok(spans);
     }
     if let QueryBody::Metrics(_) = traceql::parse(query)?.body {
         let TimeRange { start, end } = range;

@@ -1,8 +1,9 @@
 //! Decoded columns of blocks, kept between queries.
 //!
 //! The unit is one column of one row group, decoded whole. Blocks never change, so nothing kept is ever stale. What is asked
-//! for once is read as a selection of rows (`scan`); what is asked for again is decoded whole and kept. Bounded in
-//! bytes; columns that are asked for more often push out others.
+//! for once is read as a selection of rows (`scan`); what is asked for again, or by a search while there is room, is decoded
+//! whole and kept, in as few bytes as its values need ([`crate::narrow`]). Bounded in bytes; columns that are asked for more
+//! often push out others.
 
 use std::{sync::Arc, time::Duration};
 
@@ -57,6 +58,7 @@ impl ColumnCache {
         }
     }
 
+    /// A column as it is kept: see [`crate::narrow::widened`].
     pub async fn column(&self, key: &ColumnKey) -> Option<ArrayRef> {
         match self.columns.get(key).await? {
             Kept::Column(array) => Some(array),
@@ -64,6 +66,7 @@ impl ColumnCache {
         }
     }
 
+    /// Keeps a column that was made narrow, if others are not asked for more.
     pub async fn keep_column(&self, key: ColumnKey, array: ArrayRef) {
         self.columns.insert(key, Kept::Column(array)).await;
     }
@@ -78,6 +81,11 @@ impl ColumnCache {
 
     pub async fn keep_traces(&self, trace_id: &ColumnKey, index: Arc<TraceIndex>) {
         self.columns.insert(index_key(trace_id), Kept::Traces(index)).await;
+    }
+
+    /// As [`Self::asked`], of the index.
+    pub async fn traces_asked(&self, trace_id: &ColumnKey) -> bool {
+        self.asked(index_key(trace_id)).await
     }
 
     /// Notes that a column was asked for; says whether it had been before.

@@ -75,6 +75,8 @@ pub struct Joins {
     stale: HashSet<TraceId>,
     waiting: Arc<HashSet<TraceId>>,
     valueless: Arc<HashSet<TraceId>>,
+    /// When these start, in Unix nanoseconds: the least that has to be known of them.
+    starts: Arc<HashMap<TraceId, i64>>,
 }
 
 /// What was found of some traces: the rows of each place.
@@ -90,6 +92,7 @@ impl Joins {
             stale: HashSet::new(),
             waiting: Arc::default(),
             valueless: Arc::default(),
+            starts: Arc::default(),
         }
     }
 
@@ -99,8 +102,10 @@ impl Joins {
             return;
         }
         let (waiting, valueless) = (Arc::make_mut(&mut self.waiting), Arc::make_mut(&mut self.valueless));
+        let starts = Arc::make_mut(&mut self.starts);
         for id in changed {
             valueless.remove(id);
+            starts.remove(id);
             if !self.blocks.is_empty() {
                 self.stale.insert(*id);
             }
@@ -134,6 +139,7 @@ impl Joins {
         }
         if !self.valueless.is_empty() && self.memory.used() < self.memory.bytes_max / 2 {
             let again = std::mem::take(&mut self.valueless);
+            self.starts = Arc::default();
             for (block, parts) in &mut self.blocks {
                 if parts.forget(&again) {
                     self.changed.insert(*block);
@@ -155,6 +161,7 @@ impl Joins {
         let room = self.memory.take(found.0.iter().map(|(_, _, rows)| rows.bytes()).sum());
         if !room {
             Arc::make_mut(&mut self.valueless).extend(ids);
+            Arc::make_mut(&mut self.starts).extend(found.0.iter().flat_map(|(_, _, rows)| rows.starts()));
         }
         for (block, row_group, rows) in found.0 {
             let rows = if room { rows } else { rows.without_values() };
@@ -188,6 +195,11 @@ impl Joins {
     /// Split traces of which only is known which of their rows are copies.
     pub fn valueless(&self) -> &Arc<HashSet<TraceId>> {
         &self.valueless
+    }
+
+    /// When those of which no more is known start, in Unix nanoseconds.
+    pub fn starts(&self) -> &Arc<HashMap<TraceId, i64>> {
+        &self.starts
     }
 }
 

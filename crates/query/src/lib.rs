@@ -5,10 +5,13 @@
 //! ([`spansets`]) where the question needs one → the answer, in Tempo's messages.
 
 mod columns;
+mod conditions;
 mod despite;
+mod direct;
 mod engine;
 mod expected;
 mod explain;
+mod hybrid;
 mod joins;
 mod layout;
 mod legacy;
@@ -17,6 +20,7 @@ mod lookup;
 mod matching;
 mod mentioned;
 mod metrics;
+mod narrow;
 mod pages;
 mod parents;
 mod partial;

@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 use traceql::ast::FieldExpr;
 
 use crate::{
+    conditions::matching as holding,
     engine::{Engine, MERGE_NARROW_TRACES_MAX, MERGE_TRACES_MAX, merge_chunks},
     explain::Pruned,
     layout::Layout,
@@ -27,7 +28,7 @@ use crate::{
     predicate::{Constant, Predicate, compile},
     reads::Reads,
     request::{QueryError, TimeRange},
-    scan::{Scan, matching as holding, read_memory},
+    scan::{Scan, read_memory},
     search::mentions_whole_trace,
     source::{Source, SourceId, Sources, Unit},
     spansets::trace_runs,

@@ -6,9 +6,10 @@
 use std::{cell::RefCell, ops::Range, sync::Arc};
 
 use arrow::{
-    array::{RecordBatch, UInt32Array},
+    array::{ArrayRef, ListArray, RecordBatch, UInt32Array, new_empty_array},
+    buffer::OffsetBuffer,
     compute::{concat_batches, take_record_batch},
-    datatypes::Fields,
+    datatypes::{DataType, FieldRef, Fields, Schema},
 };
 use bytes::{Buf, Bytes};
 use parquet::{
@@ -28,6 +29,8 @@ use parquet::{
 };
 use zstd::{bulk::Decompressor, zstd_safe::get_frame_content_size};
 
+use crate::direct::{self, Wanted};
+
 /// Stretches of this many rows are decoded or skipped as a whole. Parquet's reader would rather filter rows than skip them where
 /// stretches are shorter than 32 on the average, and then it wants the pages between, too.
 const STRETCH_ROWS: usize = 64;
@@ -36,8 +39,9 @@ const STRETCH_ROWS: usize = 64;
 pub struct Pages {
     metadata: Arc<ParquetMetaData>,
     row_group: usize,
-    columns: ProjectionMask,
-    rows: Option<Rows>,
+    /// Positions in the file's schema.
+    columns: Vec<usize>,
+    rows: Option<Arc<Rows>>,
     /// What was asked for of each leaf of `columns`, ascending.
     asked: Vec<(usize, Vec<Range<u64>>)>,
 }
@@ -80,15 +84,50 @@ impl Rows {
 }
 
 impl Pages {
-    /// `columns` are positions in the file's schema, `rows` ranges that ascend.
+    /// `columns` are positions in the file's schema and `rows` ranges; both ascend.
     pub fn new(metadata: Arc<ParquetMetaData>, row_group: usize, columns: &[usize], rows: Option<Vec<Range<usize>>>) -> Self {
         let all = usize::try_from(metadata.row_group(row_group).num_rows()).unwrap_or(0);
-        let rows = rows.map(|rows| Rows::new(rows, all));
+        let rows = rows.map(|rows| Arc::new(Rows::new(rows, all)));
         let schema = metadata.file_metadata().schema_descr();
-        let columns = ProjectionMask::roots(schema, columns.iter().copied());
-        let leaves = (0..schema.num_columns()).filter(|leaf| columns.leaf_included(*leaf));
+        let leaves = (0..schema.num_columns()).filter(|leaf| columns.contains(&schema.get_column_root_idx(*leaf)));
         let asked = leaves.map(|leaf| (leaf, ranges(&metadata, row_group, leaf, rows.as_ref().map(|rows| &rows.selection)))).collect();
-        Self { metadata, row_group, columns, rows, asked }
+        Self { metadata, row_group, columns: columns.to_vec(), rows, asked }
+    }
+
+    /// The same in a few shares of about as many bytes each, at least `bytes_min`: none has no columns.
+    pub fn shares(self, most: usize, bytes_min: u64) -> Vec<Self> {
+        let schema = self.metadata.file_metadata().schema_descr();
+        let mut columns: Vec<(u64, usize)> = self.columns.iter().map(|column| (0, *column)).collect();
+        for (leaf, ranges) in &self.asked {
+            if let Ok(at) = self.columns.binary_search(&schema.get_column_root_idx(*leaf)) {
+                columns[at].0 += ranges.iter().map(|range| range.end - range.start).sum::<u64>();
+            }
+        }
+        let bytes: u64 = columns.iter().map(|(bytes, _)| bytes).sum();
+        let shares = usize::try_from(bytes / bytes_min.max(1)).unwrap_or(most).clamp(1, most.min(columns.len()).max(1));
+        if shares == 1 {
+            return vec![self];
+        }
+        // The largest first, each into the share with the least.
+        columns.sort_unstable_by(|a, b| b.cmp(a));
+        let mut shared = vec![(0, vec![]); shares];
+        for (bytes, column) in columns {
+            if let Some((sum, columns)) = shared.iter_mut().min_by_key(|(sum, columns)| (*sum, columns.len())) {
+                *sum += bytes;
+                columns.push(column);
+            }
+        }
+        let share = |mut columns: Vec<usize>| {
+            columns.sort_unstable();
+            let asked = self.asked.iter().filter(|(leaf, _)| columns.contains(&schema.get_column_root_idx(*leaf))).cloned().collect();
+            Self { metadata: Arc::clone(&self.metadata), row_group: self.row_group, columns, rows: self.rows.clone(), asked }
+        };
+        shared.into_iter().map(|(_, columns)| share(columns)).collect()
+    }
+
+    /// Positions in the file's schema, ascending.
+    pub fn columns(&self) -> &[usize] {
+        &self.columns
     }
 
     /// The bytes of the file that are needed, column by column.
@@ -96,21 +135,46 @@ impl Pages {
         self.asked.iter().flat_map(|(_, ranges)| ranges.iter().cloned()).collect()
     }
 
-    /// The rows, from the bytes of [`Self::ranges`], in one batch with the columns in file order. `fields` are those of the
+    /// The rows, from the bytes of [`Self::ranges`], in one batch with [`Self::columns`]. `fields` are those of the
     /// whole file.
     pub fn decode(&self, bytes: Vec<Bytes>, fields: &Fields) -> Result<RecordBatch> {
+        let fetched = self.fetched(bytes);
+        let mut found: Vec<Option<ArrayRef>> = Vec::with_capacity(self.columns.len());
+        for column in &self.columns {
+            found.push(match (&self.rows, fields.get(*column)) {
+                (Some(rows), Some(field)) => fetched.looked_up(*column, field, rows)?,
+                _ => None,
+            });
+        }
+        let rest: Vec<usize> = self.columns.iter().zip(&found).filter(|(_, found)| found.is_none()).map(|(column, _)| *column).collect();
+        if rest.len() == self.columns.len() {
+            return self.read(&fetched, &rest, fields);
+        }
+        let read = if rest.is_empty() { None } else { Some(self.read(&fetched, &rest, fields)?) };
+        let mut read = read.iter().flat_map(|read| read.columns().iter().cloned());
+        let arrays: Vec<ArrayRef> = found.into_iter().filter_map(|found| found.or_else(|| read.next())).collect();
+        let fields: Vec<FieldRef> = self.columns.iter().filter_map(|column| fields.get(*column).cloned()).collect();
+        Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays)?)
+    }
+
+    fn fetched(&self, bytes: Vec<Bytes>) -> Fetched<'_> {
         let mut bytes = bytes.into_iter();
         let mut chunks = Vec::with_capacity(self.asked.len());
         for (leaf, ranges) in &self.asked {
             let parts = ranges.iter().map(|range| range.start).zip(&mut bytes).collect();
             chunks.push((*leaf, Arc::new(Chunk { parts })));
         }
-        let fetched = Fetched { metadata: &self.metadata, row_group: self.row_group, chunks };
+        Fetched { metadata: &self.metadata, row_group: self.row_group, chunks }
+    }
+
+    /// Some of the columns, as Parquet's readers read them.
+    fn read(&self, fetched: &Fetched<'_>, columns: &[usize], fields: &Fields) -> Result<RecordBatch> {
         let schema = self.metadata.file_metadata().schema_descr();
-        let levels = parquet_to_arrow_field_levels(schema, self.columns.clone(), Some(fields))?;
+        let columns = ProjectionMask::roots(schema, columns.iter().copied());
+        let levels = parquet_to_arrow_field_levels(schema, columns, Some(fields))?;
         let selection = self.rows.as_ref().map(|rows| rows.selection.clone());
         let rows = selection.as_ref().map_or(fetched.num_rows(), RowSelection::row_count);
-        let reader = ParquetRecordBatchReader::try_new_with_row_groups(&levels, &fetched, rows.max(1), selection)?;
+        let reader = ParquetRecordBatchReader::try_new_with_row_groups(&levels, fetched, rows.max(1), selection)?;
         let schema = arrow::array::RecordBatchReader::schema(&reader);
         let batches = reader.collect::<std::result::Result<Vec<RecordBatch>, _>>()?;
         let decoded = match batches.as_slice() {
@@ -148,6 +212,30 @@ struct Fetched<'a> {
     chunks: Vec<(usize, Arc<Chunk>)>,
 }
 
+impl Fetched<'_> {
+    /// Some rows of a column, if they can be looked up: of one without lists, or of lists that are all empty.
+    fn looked_up(&self, column: usize, field: &FieldRef, rows: &Rows) -> Result<Option<ArrayRef>> {
+        let schema = self.metadata.file_metadata().schema_descr();
+        let row_group = self.metadata.row_group(self.row_group);
+        let leaves = self.chunks.iter().filter(|(leaf, _)| schema.get_column_root_idx(*leaf) == column);
+        // Of lists the leaf with the least to unpack says how many items each row has.
+        let shallow = leaves.filter(|(leaf, _)| schema.column(*leaf).max_rep_level() <= 1);
+        let Some((leaf, chunk)) = shallow.min_by_key(|(leaf, _)| row_group.column(*leaf).uncompressed_size()) else { return Ok(None) };
+        let Some(locations) = locations(self.metadata, self.row_group, *leaf) else { return Ok(None) };
+        let wanted = Wanted { rows: &rows.exact, all: self.num_rows(), locations };
+        let metadata = row_group.column(*leaf);
+        let Some(mut pages) = StoredPages::new(Arc::clone(chunk), metadata, self.num_rows(), Some(locations.to_vec()))? else { return Ok(None) };
+        match field.data_type() {
+            DataType::List(item) => {
+                let Some(valid) = direct::empty_lists(&mut pages, &schema.column(*leaf), field.is_nullable(), wanted)? else { return Ok(None) };
+                let offsets = OffsetBuffer::new_zeroed(valid.len());
+                Ok(Some(Arc::new(ListArray::try_new(Arc::clone(item), offsets, new_empty_array(item.data_type()), Some(valid))?)))
+            }
+            kind => direct::decode(&mut pages, &schema.column(*leaf), kind, wanted),
+        }
+    }
+}
+
 impl RowGroups for Fetched<'_> {
     fn num_rows(&self) -> usize {
         usize::try_from(self.metadata.row_group(self.row_group).num_rows()).unwrap_or(0)
@@ -160,9 +248,9 @@ impl RowGroups for Fetched<'_> {
         let column = self.metadata.row_group(self.row_group).column(leaf);
         let pages = locations(self.metadata, self.row_group, leaf).map(<[_]>::to_vec);
         let rows = self.num_rows();
-        let reader: Box<dyn PageReader> = match column.compression() {
-            Compression::ZSTD(_) => Box::new(ZstdPages::new(chunk, column, rows, pages)?),
-            _ => Box::new(SerializedPageReader::new(chunk, column, rows, pages)?),
+        let reader: Box<dyn PageReader> = match StoredPages::new(Arc::clone(&chunk), column, rows, pages.clone())? {
+            Some(reader) => Box::new(reader),
+            None => Box::new(SerializedPageReader::new(chunk, column, rows, pages)?),
         };
         Ok(Box::new(OneChunk(Some(reader))))
     }
@@ -189,7 +277,7 @@ impl Iterator for OneChunk {
 impl PageIterator for OneChunk {}
 
 /// Fetched parts of a column chunk by their offsets in the file, ascending.
-struct Chunk {
+pub struct Chunk {
     parts: Vec<(u64, Bytes)>,
 }
 
@@ -226,22 +314,41 @@ impl ChunkReader for Chunk {
     }
 }
 
-/// The pages of a column chunk that is compressed with zstd.
-struct ZstdPages {
+/// The pages of a column chunk that is compressed with zstd, or not at all.
+pub struct StoredPages {
     /// Believes that nothing is compressed.
-    stored: SerializedPageReader<Chunk>,
+    pub stored: SerializedPageReader<Chunk>,
+    zstd: bool,
     /// No page is larger.
     bytes_max: usize,
 }
 
-impl ZstdPages {
-    fn new(chunk: Arc<Chunk>, column: &ColumnChunkMetaData, rows: usize, pages: Option<Vec<PageLocation>>) -> Result<Self> {
+impl StoredPages {
+    /// `None` if they are compressed in another way.
+    fn new(chunk: Arc<Chunk>, column: &ColumnChunkMetaData, rows: usize, pages: Option<Vec<PageLocation>>) -> Result<Option<Self>> {
+        let zstd = match column.compression() {
+            Compression::ZSTD(_) => true,
+            Compression::UNCOMPRESSED => false,
+            _ => return Ok(None),
+        };
         let bytes_max = usize::try_from(column.uncompressed_size())?;
-        let plain = column.clone().into_builder().set_compression(Compression::UNCOMPRESSED).build()?;
-        Ok(Self { stored: SerializedPageReader::new(chunk, &plain, rows, pages)?, bytes_max })
+        // What it takes to find the pages: statistics need not be copied.
+        let plain = ColumnChunkMetaData::builder(column.column_descr_ptr())
+            .set_compression(Compression::UNCOMPRESSED)
+            .set_num_values(column.num_values())
+            .set_total_compressed_size(column.compressed_size())
+            .set_total_uncompressed_size(column.uncompressed_size())
+            .set_data_page_offset(column.data_page_offset())
+            .set_dictionary_page_offset(column.dictionary_page_offset())
+            .build()?;
+        Ok(Some(Self { stored: SerializedPageReader::new(chunk, &plain, rows, pages)?, zstd, bytes_max }))
     }
 
-    fn decompressed(&self, page: Page) -> Result<Page> {
+    /// The page as it was before it was compressed.
+    pub fn plain(&self, page: Page) -> Result<Page> {
+        if !self.zstd {
+            return Ok(page);
+        }
         let bytes_max = self.bytes_max;
         Ok(match page {
             Page::DataPage { buf, num_values, encoding, def_level_encoding, rep_level_encoding, statistics } => {
@@ -281,7 +388,7 @@ impl ZstdPages {
     }
 }
 
-impl Iterator for ZstdPages {
+impl Iterator for StoredPages {
     type Item = Result<Page>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -289,10 +396,10 @@ impl Iterator for ZstdPages {
     }
 }
 
-impl PageReader for ZstdPages {
+impl PageReader for StoredPages {
     fn get_next_page(&mut self) -> Result<Option<Page>> {
         let stored = self.stored.get_next_page()?;
-        stored.map(|page| self.decompressed(page)).transpose()
+        stored.map(|page| self.plain(page)).transpose()
     }
 
     fn peek_next_page(&mut self) -> Result<Option<PageMetadata>> {
@@ -345,31 +452,41 @@ mod tests {
     use std::sync::Arc;
 
     use arrow::{
-        array::{ArrayRef, DictionaryArray, FixedSizeBinaryArray, Int32Array, Int64Array, ListArray, StringArray},
+        array::{ArrayRef, BooleanArray, DictionaryArray, FixedSizeBinaryArray, Float64Array, Int32Array, Int64Array, ListArray, StringArray},
         datatypes::{Int32Type, Int64Type},
     };
     use parquet::{
         arrow::{ArrowWriter, arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder}},
-        basic::ZstdLevel,
-        file::{metadata::PageIndexPolicy, properties::{WriterProperties, WriterVersion}},
+        basic::{Encoding, ZstdLevel},
+        file::{metadata::PageIndexPolicy, properties::{WriterProperties, WriterPropertiesBuilder, WriterVersion}},
     };
 
     use super::*;
 
     const ROWS: i32 = 1_000;
+    const ALL: [usize; 12] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11];
 
     fn batch() -> RecordBatch {
         let ids = (0..ROWS).map(|row| Some((row / 7).to_be_bytes().to_vec()));
         let ids = FixedSizeBinaryArray::try_from_sparse_iter_with_size(ids, 4).unwrap();
         let words: DictionaryArray<Int32Type> = (0..ROWS).map(|row| (row % 5 > 0).then(|| ["a", "bb", "ccc"][row as usize % 3])).collect();
         let lists = (0..ROWS).map(|row| (row % 3 > 0).then(|| (0..row % 4).map(|item| Some(i64::from(item)))));
-        let columns: [(&str, ArrayRef); 6] = [
+        let rare = (0..ROWS).map(|row| (row % 3 > 0).then(|| (0..i32::from(row % 90 == 0)).map(|item| Some(i64::from(item)))));
+        let some = |row: i32| (row % 4 > 0).then_some(row);
+        let texts: Vec<Option<String>> = (0..ROWS).map(|row| some(row).map(|row| format!("{row}{}", "x".repeat(row as usize % 5)))).collect();
+        let columns: [(&str, ArrayRef); 12] = [
             ("ids", Arc::new(ids)),
             ("words", Arc::new(words)),
             ("text", Arc::new(StringArray::from_iter_values((0..ROWS).map(|row| format!("text {row}"))))),
             ("lists", Arc::new(ListArray::from_iter_primitive::<Int64Type, _, _>(lists))),
             ("empty", Arc::new(Int32Array::new_null(ROWS as usize))),
             ("numbers", Arc::new(Int64Array::from_iter_values((0..ROWS).map(i64::from)))),
+            ("flags", Arc::new((0..ROWS).map(|row| some(row).map(|row| row % 3 == 0)).collect::<BooleanArray>())),
+            ("ratios", Arc::new((0..ROWS).map(|row| some(row).map(|row| f64::from(row) / 7.0)).collect::<Float64Array>())),
+            ("times", Arc::new(Int64Array::from_iter_values((0..ROWS).map(|row| i64::from(row) << 40 | 77)))),
+            ("codes", Arc::new((0..ROWS).map(|row| some(row).map(|row| row % 300 - 5)).collect::<Int32Array>())),
+            ("plain", Arc::new(texts.iter().map(Option::as_deref).collect::<DictionaryArray<Int32Type>>())),
+            ("rare", Arc::new(ListArray::from_iter_primitive::<Int64Type, _, _>(rare))),
         ];
         RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, array)| (name, array, true))).unwrap()
     }
@@ -380,8 +497,13 @@ mod tests {
             .set_compression(compression)
             .set_data_page_row_count_limit(64)
             .set_write_batch_size(16)
-            .set_max_row_group_row_count(Some(400))
-            .build();
+            .set_max_row_group_row_count(Some(400));
+        let apart = |properties: WriterPropertiesBuilder, name: &str, encoding| {
+            properties.set_column_dictionary_enabled(name.into(), false).set_column_encoding(name.into(), encoding)
+        };
+        let properties = apart(properties, "ratios", Encoding::BYTE_STREAM_SPLIT);
+        let properties = apart(properties, "times", Encoding::BYTE_STREAM_SPLIT);
+        let properties = apart(apart(properties, "plain", Encoding::PLAIN), "numbers", Encoding::DELTA_BINARY_PACKED).build();
         let mut writer = ArrowWriter::try_new(vec![], batch().schema(), Some(properties)).unwrap();
         writer.write(&batch()).unwrap();
         writer.into_inner().unwrap().into()
@@ -405,20 +527,40 @@ mod tests {
                     reader.with_batch_size(ROWS as usize).build().unwrap().next().unwrap().unwrap()
                 };
                 for index in [PageIndexPolicy::Required, PageIndexPolicy::Skip] {
-                    assert_eq!(decoded(&file, 1, &[0, 1, 2, 3, 4, 5], None, index).unwrap(), whole(1));
-                    let some = whole(2).project(&[0, 1, 3, 4]).unwrap();
-                    let rows = decoded(&file, 2, &[0, 1, 3, 4], Some(&[3..5, 70..71, 199..200]), index).unwrap();
+                    assert_eq!(decoded(&file, 1, &ALL, None, index).unwrap(), whole(1));
+                    let some = whole(2);
+                    let rows = decoded(&file, 2, &ALL, Some(&[3..5, 70..71, 199..200]), index).unwrap();
                     let wanted = [some.slice(3, 2), some.slice(70, 1), some.slice(199, 1)];
                     assert_eq!(rows, concat_batches(&some.schema(), &wanted).unwrap());
                     assert_eq!(decoded(&file, 0, &[2], Some(&[]), index).unwrap().num_rows(), 0);
                     // Far more stretches than rows in each.
-                    let whole = whole(0).project(&[0, 1, 3, 5]).unwrap();
+                    let whole = whole(0);
                     for step in [2, 5, 33, 70, 199] {
                         let (ranges, slices): (Vec<_>, Vec<_>) = (step..400).step_by(step).map(|row| (row..row + 1, whole.slice(row, 1))).unzip();
-                        let rows = decoded(&file, 0, &[0, 1, 3, 5], Some(&ranges), index).unwrap();
+                        let rows = decoded(&file, 0, &ALL, Some(&ranges), index).unwrap();
                         assert_eq!(rows, concat_batches(&whole.schema(), &slices).unwrap(), "every {step} rows");
                     }
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn rows_are_looked_up_where_that_can_be_done() {
+        for compression in [Compression::ZSTD(ZstdLevel::try_new(3).unwrap()), Compression::UNCOMPRESSED] {
+            let file = file(WriterVersion::PARQUET_1_0, compression);
+            let metadata = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Required)).unwrap();
+            let (metadata, fields) = (Arc::clone(metadata.metadata()), metadata.schema().fields().clone());
+            // Rows 1 and 2 have lists with items, rows 3 and 93 have no lists; none of them has a rare item.
+            for (rows, lists) in [(vec![1..3], false), (vec![3..4, 93..94], true)] {
+                let pages = Pages::new(Arc::clone(&metadata), 0, &ALL, Some(rows));
+                let bytes: Vec<Bytes> = pages.ranges().into_iter().map(|range| file.slice(range.start as usize..range.end as usize)).collect();
+                let fetched = pages.fetched(bytes);
+                let looked_up = ALL.map(|column| fetched.looked_up(column, &fields[column], pages.rows.as_ref().unwrap()).unwrap().is_some());
+                // All but text without a dictionary type and differences from one to the next.
+                let mut expected = [true; ALL.len()];
+                (expected[2], expected[3], expected[5]) = (false, lists, false);
+                assert_eq!(looked_up, expected);
             }
         }
     }

@@ -24,7 +24,7 @@ use model::TraceId;
 use crate::{
     request::{QueryError, TimeRange},
     scan::Scan,
-    trace_index::TraceIndex,
+    trace_index::{BYTES_PER_TRACE, TraceIndex},
 };
 
 /// Columns that a block lacks if no part of a trace in it has a root.
@@ -50,6 +50,8 @@ pub struct PartRows {
     copies: Vec<(u32, TraceId)>,
     /// Of all traces of the row group, with the whole-trace times of the split ones. Made when first asked for.
     traces: OnceLock<Arc<TraceIndex>>,
+    /// Where the numbers of each part begin. Made when first asked for.
+    begins: OnceLock<Vec<u32>>,
 }
 
 /// The rows of one trace.
@@ -150,6 +152,11 @@ impl PartRows {
         self.copies.push((row, id));
     }
 
+    /// The traces, and when each starts.
+    pub fn starts(&self) -> impl Iterator<Item = (TraceId, i64)> {
+        self.parts.iter().map(|part| (part.id, part.start))
+    }
+
     /// Forgets the whole-trace values and keeps the copies.
     pub fn without_values(self) -> Self {
         Self { copies: self.copies, ..Self::default() }
@@ -163,11 +170,11 @@ impl PartRows {
     pub fn bytes(&self) -> u64 {
         let texts: usize = self.texts.iter().map(|text| text.len() + 32).sum();
         let rows = self.numbers.len() * size_of::<[i32; 4]>() + self.copies.len() * size_of::<(u32, TraceId)>();
-        (self.parts.len() * (size_of::<TracePart>() + 24) + rows + texts) as u64
+        (self.parts.len() * (size_of::<TracePart>() + size_of::<u32>() + BYTES_PER_TRACE) + rows + texts) as u64
     }
 
     fn absorb(&mut self, other: Self) {
-        self.traces = OnceLock::new();
+        (self.traces, self.begins) = (OnceLock::new(), OnceLock::new());
         let mut texts = Texts::of(&self.texts);
         let numbers: Vec<u32> = other.texts.iter().map(|text| texts.number(text, &mut self.texts)).collect();
         let number = |text: u32| if text == NONE { NONE } else { numbers[text as usize] };
@@ -198,7 +205,7 @@ impl PartRows {
     }
 
     fn forget(&mut self, ids: &HashSet<TraceId>) {
-        self.traces = OnceLock::new();
+        (self.traces, self.begins) = (OnceLock::new(), OnceLock::new());
         let (mut parts, mut numbers, mut at) = (vec![], vec![], 0);
         for part in &self.parts {
             let rows = at..at + part.rows as usize;
@@ -227,6 +234,16 @@ impl PartRows {
     /// they are all of the row group.
     pub fn applied(&self, batch: &RecordBatch, rows: Option<&[u32]>, scan: &Scan) -> Result<RecordBatch, QueryError> {
         let needed = scan.needed();
+        let whole = self.with_values(batch, rows, |name| needed.as_ref().is_none_or(|needed| needed.contains(name)))?;
+        match self.counting(rows, whole.num_rows()) {
+            Some(counting) => filter_record_batch(&whole, &counting).map_err(QueryError::internal),
+            None => Ok(whole),
+        }
+    }
+
+    /// The rows with the values of whole traces; copies are still there. `lacking` says of a column that the rows may lack whether
+    /// it is wanted.
+    pub fn with_values(&self, batch: &RecordBatch, rows: Option<&[u32]>, lacking: impl Fn(&str) -> bool) -> Result<RecordBatch, QueryError> {
         let (mut fields, mut columns) = (vec![], vec![]);
         for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()) {
             let column = self.column(field.name(), column, rows)?;
@@ -234,36 +251,37 @@ impl PartRows {
             columns.push(column);
         }
         for name in ROOT_COLUMNS {
-            if batch.column_by_name(name).is_none() && needed.as_ref().is_none_or(|needed| needed.contains(name)) {
+            if batch.column_by_name(name).is_none() && lacking(name) {
                 let nulls = new_null_array(&schema::dictionary(), batch.num_rows());
                 columns.push(self.column(name, &nulls, rows)?);
                 fields.push(Arc::new(Field::new(name, schema::dictionary(), true)));
             }
         }
         let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-        let whole = RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options).map_err(QueryError::internal)?;
-        if self.copies.is_empty() {
-            return Ok(whole);
-        }
-        let mut keep = BooleanBufferBuilder::new(whole.num_rows());
-        keep.append_n(whole.num_rows(), true);
-        for (row, _) in &self.copies {
-            let position = match rows {
-                None => Some(*row as usize),
-                Some(rows) => rows.binary_search(row).ok(),
-            };
-            position.into_iter().for_each(|position| keep.set_bit(position, false));
-        }
-        filter_record_batch(&whole, &BooleanArray::new(keep.finish(), None)).map_err(QueryError::internal)
+        RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options).map_err(QueryError::internal)
     }
 
-    /// The traces of `whole`, which are all rows of the row group as they are in whole traces.
-    pub fn traces(&self, whole: &RecordBatch) -> Result<Arc<TraceIndex>, QueryError> {
-        if let Some(index) = self.traces.get() {
-            return Ok(Arc::clone(index));
+    /// Which of `count` rows are no copies of spans that lie in an earlier block; `None` if all are none. `rows` as above.
+    pub fn counting(&self, rows: Option<&[u32]>, count: usize) -> Option<BooleanArray> {
+        let position = |row: u32| match rows {
+            None => Some(row as usize),
+            Some(rows) => rows.binary_search(&row).ok(),
+        };
+        let mut copies = self.copies.iter().filter_map(|(row, _)| position(*row)).peekable();
+        copies.peek()?;
+        let mut keep = BooleanBufferBuilder::new(count);
+        keep.append_n(count, true);
+        copies.for_each(|position| keep.set_bit(position, false));
+        Some(BooleanArray::new(keep.finish(), None))
+    }
+
+    /// The traces of the row group, of which `lying` says what its own block does.
+    pub fn traces(&self, lying: &Arc<TraceIndex>) -> Arc<TraceIndex> {
+        if self.parts.is_empty() {
+            return Arc::clone(lying);
         }
-        let index = Arc::new(TraceIndex::of(whole)?);
-        Ok(Arc::clone(self.traces.get_or_init(|| index)))
+        let times = || self.parts.iter().map(|part| (lying.of_row(part.first), part.start, part.duration));
+        Arc::clone(self.traces.get_or_init(|| Arc::new(lying.with_times(times()))))
     }
 
     fn column(&self, name: &str, column: &ArrayRef, rows: Option<&[u32]>) -> Result<ArrayRef, QueryError> {
@@ -330,19 +348,41 @@ impl PartRows {
 
     /// Calls `each` for every part with rows among `rows`: their positions, the part, and the numbers of these rows.
     fn each<'a>(&'a self, rows: Option<&[u32]>, mut each: impl FnMut(Range<usize>, &TracePart, &'a [[i32; 4]])) {
-        let mut at = 0;
-        for part in &self.parts {
-            let numbers = &self.numbers[at..at + part.rows as usize];
-            at += part.rows as usize;
-            let first = match rows {
-                None => part.first as usize,
-                Some(rows) => match rows.binary_search(&part.first) {
-                    Ok(position) => position,
-                    Err(_) => continue,
-                },
-            };
-            each(first..first + part.rows as usize, part, numbers);
+        let mut found = |part: usize, first: usize| {
+            let begin = self.begins()[part] as usize;
+            let part = &self.parts[part];
+            let rows = part.rows as usize;
+            each(first..first + rows, part, &self.numbers[begin..begin + rows]);
+        };
+        let Some(rows) = rows else {
+            (0..self.parts.len()).for_each(|part| found(part, self.parts[part].first as usize));
+            return;
+        };
+        // Some rows of many traces: each part is looked for among those behind the last.
+        let (mut position, mut part) = (0, 0);
+        while position < rows.len() {
+            part += self.parts[part..].partition_point(|part| part.first < rows[position]);
+            match self.parts.get(part) {
+                Some(next) if next.first == rows[position] => {
+                    found(part, position);
+                    position += next.rows as usize;
+                }
+                Some(next) => position += rows[position..].partition_point(|row| *row < next.first),
+                None => break,
+            }
         }
+    }
+
+    /// Where the numbers of each part begin.
+    fn begins(&self) -> &[u32] {
+        self.begins.get_or_init(|| {
+            let mut begin = 0;
+            let begins = self.parts.iter().map(|part| {
+                begin += part.rows;
+                begin - part.rows
+            });
+            begins.collect()
+        })
     }
 }
 

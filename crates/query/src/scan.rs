@@ -10,15 +10,13 @@ use std::{
 };
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, BooleanArray, BooleanBufferBuilder, RecordBatch, RecordBatchOptions, UInt32Array},
-    buffer::BooleanBuffer,
+    array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, UInt32Array},
     compute::{concat_batches, filter_record_batch, take, take_record_batch},
-    datatypes::{Schema, SchemaRef},
+    datatypes::{FieldRef, Schema, SchemaRef},
     error::ArrowError,
 };
 use block::{schema, whole_trace};
 use bytes::Bytes;
-use datafusion::physical_expr::PhysicalExpr;
 use futures::{FutureExt, TryStreamExt, future::BoxFuture};
 use model::TraceId;
 use parquet::{
@@ -38,22 +36,23 @@ use ulid::Ulid;
 
 use crate::{
     columns::{ColumnCache, ColumnKey},
+    conditions::{evaluate, matching},
     layout::Layout,
+    narrow::{narrow, widened},
     pages::Pages,
     parts::{BlockParts, PartRows},
     predicate::Predicate,
     prune,
     reads::Reads,
     request::QueryError,
-    time_limit::ROWS_UNCHECKED_MAX,
-    trace_index::{TraceIndex, rows_of},
+    trace_index::{BYTES_PER_TRACE, TOLD, TraceIndex, rows_of},
 };
 
 /// Rows decoded at a time. Large enough that per-batch work vanishes, small enough to stay in cache.
 const BATCH_ROWS: usize = 16_384;
 
-/// Fewer columns than this are not worth another thread.
-const COLUMNS_PER_THREAD_MIN: usize = 16;
+/// Fewer bytes than this, compressed, are not worth another thread.
+const BYTES_PER_THREAD_MIN: u64 = 128 << 10;
 /// The most threads that decode the rows of one row group.
 const THREADS_MAX: usize = 4;
 
@@ -76,6 +75,24 @@ pub struct Scan {
     pub columns: Option<Vec<String>>,
     /// It looks at much more than can be kept decoded: what is not kept yet is not going to be.
     pub passing: bool,
+}
+
+/// What makes columns that are not kept yet worth being decoded whole, and kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Worth {
+    Nothing,
+    /// They were asked for before.
+    AskedAgain,
+    /// They were, and nothing has to make room for them.
+    AskedAgainAndRoom,
+    /// Either of these.
+    AskedAgainOrRoom,
+}
+
+/// All rows of some columns, which may be narrow: see [`crate::narrow`].
+#[derive(Default)]
+pub struct Rows {
+    pub columns: Vec<(FieldRef, ArrayRef)>,
 }
 
 impl Scan {
@@ -165,15 +182,16 @@ impl BlockReader {
             Some(parts) => parts.applied(&rows, numbers, scan),
             None => Ok(rows),
         };
+        if let Some(traces) = &scan.traces {
+            // Some traces are a few pages: reading whole columns for them must not push out others.
+            let (numbers, rows) = self.rows_of_traces(row_group, traces, scan, Worth::AskedAgainAndRoom, reads).await?;
+            reads.spans.fetch_add(self.rows(row_group), Ordering::Relaxed);
+            return narrowed(as_whole(rows, Some(&numbers))?, scan, reads);
+        }
         if let Some(whole) = self.whole(row_group, scan, reads).await? {
             return read_memory(&as_whole(whole, None)?, scan, reads);
         }
         reads.go_on()?;
-        if let Some(traces) = &scan.traces {
-            let (numbers, rows) = self.rows_of_traces(row_group, traces, scan, reads).await?;
-            reads.spans.fetch_add(self.rows(row_group), Ordering::Relaxed);
-            return narrowed(as_whole(rows, Some(&numbers))?, scan, reads);
-        }
         if parts.is_some() {
             let whole = self.decode(row_group, &self.indices(scan), None, reads).await?;
             return read_memory(&as_whole(whole, None)?, scan, reads);
@@ -221,68 +239,107 @@ impl BlockReader {
         Ok(batches)
     }
 
-    /// All rows of the columns that `scan` looks at, if they are kept or worth keeping.
-    pub async fn whole(&self, row_group: usize, scan: &Scan, reads: &Arc<Reads>) -> Result<Option<RecordBatch>, QueryError> {
+    /// All rows of the columns that `scan` looks at, if they are kept or worth keeping. It names no traces.
+    async fn whole(&self, row_group: usize, scan: &Scan, reads: &Arc<Reads>) -> Result<Option<RecordBatch>, QueryError> {
         if scan.columns.is_none() {
             return Ok(None);
         }
         let indices = self.indices(scan);
-        let mut arrays: Vec<Option<ArrayRef>> = Vec::with_capacity(indices.len());
-        let mut missing = vec![];
-        for index in &indices {
-            let array = self.cache.column(&self.key(row_group, *index)).await;
-            if array.is_none() {
-                missing.push(*index);
-            }
-            arrays.push(array);
-        }
-        let kept = indices.iter().copied().filter(|index| !missing.contains(index)).collect::<Vec<_>>();
-        if scan.passing && !missing.is_empty() {
-            return Ok(None);
-        }
-        if !missing.is_empty() {
-            let mut asked = true;
-            for index in &missing {
-                asked &= self.cache.asked(self.key(row_group, *index)).await;
-            }
-            let bytes = self.decoded_bytes(row_group, &missing);
-            // Some traces are a few pages: reading whole columns for them must not push out others.
-            let pays = if scan.traces.is_some() { self.cache.has_room(bytes) } else { self.cache.can_hold(bytes) };
-            if !asked || !pays {
-                return Ok(None);
-            }
-            let (_, decoded, _) = self.decode(row_group, &missing, None, reads).await?.into_parts();
-            for (index, mut array) in missing.iter().zip(decoded) {
-                // Decoding grows buffers by doubling.
-                if let Some(array) = Arc::get_mut(&mut array) {
-                    array.shrink_to_fit();
-                }
-                self.cache.keep_column(self.key(row_group, *index), Arc::clone(&array)).await;
-                if let Ok(at) = indices.binary_search(index) {
-                    arrays[at] = Some(array);
-                }
-            }
-        }
-        if !kept.is_empty() {
-            reads.read(self.stored_bytes(row_group, &kept))?;
-            reads.succeeded.fetch_add(1, Ordering::Relaxed);
-        }
+        let worth = if scan.passing { Worth::Nothing } else { Worth::AskedAgain };
+        let Some(arrays) = self.columns(row_group, &indices, worth, reads).await? else { return Ok(None) };
         let schema = Arc::new(self.layout.schema.project(&indices).map_err(QueryError::internal)?);
+        let arrays = arrays.iter().zip(schema.fields()).map(|(array, field)| widened(array, field.data_type()));
+        let arrays = arrays.collect::<Result<_, QueryError>>()?;
         let rows = usize::try_from(self.rows(row_group)).map_err(QueryError::internal)?;
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
-        let arrays = arrays.into_iter().flatten().collect();
         RecordBatch::try_new_with_options(schema, arrays, &options).map(Some).map_err(QueryError::internal)
     }
 
-    /// The traces of a row group of which `whole` holds all rows, with the columns of ids and whole-trace times.
-    pub async fn traces(&self, row_group: usize, whole: &RecordBatch) -> Result<Arc<TraceIndex>, QueryError> {
-        let key = self.key(row_group, self.trace_id_column());
-        if let Some(index) = self.cache.traces(&key).await {
-            return Ok(index);
+    /// All rows of the columns that `scan` looks at beside those of [`TOLD`], if they are kept or worth keeping.
+    pub async fn beside_traces(&self, row_group: usize, scan: &Scan, reads: &Arc<Reads>) -> Result<Option<Rows>, QueryError> {
+        let fields = self.layout.schema.fields();
+        let beside = |index: &usize| !TOLD.contains(&fields[*index].name().as_str());
+        let indices: Vec<usize> = self.indices(scan).into_iter().filter(beside).collect();
+        let arrays = self.columns(row_group, &indices, Worth::AskedAgainOrRoom, reads).await?;
+        Ok(arrays.map(|arrays| Rows { columns: indices.iter().map(|index| Arc::clone(&fields[*index])).zip(arrays).collect() }))
+    }
+
+    /// All rows of some columns as they are kept, if they are kept or now worth keeping.
+    async fn columns(&self, row_group: usize, indices: &[usize], worth: Worth, reads: &Arc<Reads>) -> Result<Option<Vec<ArrayRef>>, QueryError> {
+        let mut arrays: Vec<Option<ArrayRef>> = Vec::with_capacity(indices.len());
+        for index in indices {
+            arrays.push(self.cache.column(&self.key(row_group, *index)).await);
         }
-        let index = Arc::new(TraceIndex::of(whole)?);
+        let (mut kept, mut missing) = (vec![], vec![]);
+        for (index, array) in indices.iter().zip(&arrays) {
+            if array.is_some() { kept.push(*index) } else { missing.push(*index) }
+        }
+        if worth == Worth::Nothing && !missing.is_empty() {
+            return Ok(None);
+        }
+        if !missing.is_empty() {
+            let mut again = true;
+            for index in &missing {
+                again &= self.cache.asked(self.key(row_group, *index)).await;
+            }
+            if !self.is_worth(worth, again, self.decoded_bytes(row_group, &missing)) {
+                return Ok(None);
+            }
+            let (_, decoded, _) = self.decode(row_group, &missing, None, reads).await?.into_parts();
+            for (index, array) in missing.iter().zip(decoded) {
+                let mut narrow = narrow(&array);
+                drop(array);
+                // Decoding grows buffers by doubling.
+                if let Some(array) = Arc::get_mut(&mut narrow) {
+                    array.shrink_to_fit();
+                }
+                self.cache.keep_column(self.key(row_group, *index), Arc::clone(&narrow)).await;
+                if let Ok(at) = indices.binary_search(index) {
+                    arrays[at] = Some(narrow);
+                }
+            }
+        }
+        self.counts_as_read(row_group, &kept, reads)?;
+        Ok(Some(arrays.into_iter().flatten().collect()))
+    }
+
+    fn is_worth(&self, worth: Worth, again: bool, bytes: u64) -> bool {
+        match worth {
+            Worth::Nothing => false,
+            Worth::AskedAgain => again && self.cache.can_hold(bytes),
+            Worth::AskedAgainAndRoom => again && self.cache.has_room(bytes),
+            Worth::AskedAgainOrRoom => self.cache.has_room(bytes) || (again && self.cache.can_hold(bytes)),
+        }
+    }
+
+    /// Columns that are at hand take from a query's budget as if they were read.
+    fn counts_as_read(&self, row_group: usize, kept: &[usize], reads: &Reads) -> Result<(), QueryError> {
+        if !kept.is_empty() {
+            reads.read(self.stored_bytes(row_group, kept))?;
+            reads.succeeded.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// The traces of a row group, with what this block says of them, if they are kept or worth keeping.
+    pub async fn traces(&self, row_group: usize, reads: &Arc<Reads>) -> Result<Option<Arc<TraceIndex>>, QueryError> {
+        let key = self.key(row_group, self.trace_id_column());
+        let schema = &self.layout.schema;
+        let mut told: Vec<usize> = TOLD.iter().filter_map(|name| schema.index_of(name).ok()).collect();
+        told.sort_unstable();
+        if let Some(index) = self.cache.traces(&key).await {
+            self.counts_as_read(row_group, &told, reads)?;
+            return Ok(Some(index));
+        }
+        let stats = &self.block.sidecar().stats;
+        let traces = self.rows(row_group) * stats.traces / stats.rows.max(1) + 1;
+        let again = self.cache.traces_asked(&key).await;
+        if !self.is_worth(Worth::AskedAgainOrRoom, again, traces * BYTES_PER_TRACE as u64) {
+            return Ok(None);
+        }
+        let index = Arc::new(TraceIndex::of(&self.decode(row_group, &told, None, reads).await?)?);
         self.cache.keep_traces(&key, Arc::clone(&index)).await;
-        Ok(index)
+        Ok(Some(index))
     }
 
     fn key(&self, row_group: usize, column: usize) -> ColumnKey {
@@ -307,36 +364,51 @@ impl BlockReader {
     }
 
     /// The columns that `scan` looks at, of the rows of some traces: from columns that are kept, and from no more pages of the
-    /// others than hold such rows. The rows' numbers come first.
+    /// others than hold such rows. `worth` says when columns are kept from now on. The rows' numbers come first.
     pub async fn rows_of_traces(
         &self,
         row_group: usize,
         traces: &[TraceId],
         scan: &Scan,
+        worth: Worth,
         reads: &Arc<Reads>,
     ) -> Result<(Vec<u32>, RecordBatch), QueryError> {
         reads.go_on()?;
         let rows = self.ranges_of_traces(row_group, traces, reads).await?;
         let schema = &self.layout.schema;
         let indices = self.indices(scan);
-        let numbers = UInt32Array::from_iter_values(rows.iter().flat_map(|range| range.start as u32..range.end as u32));
-        let mut arrays: Vec<Option<ArrayRef>> = Vec::with_capacity(indices.len());
-        for index in &indices {
-            arrays.push(match self.cache.column(&self.key(row_group, *index)).await {
-                Some(whole) => Some(take(&whole, &numbers, None).map_err(QueryError::internal)?),
-                None => None,
-            });
+        if rows.is_empty() {
+            let schema = Arc::new(schema.project(&indices).map_err(QueryError::internal)?);
+            return Ok((vec![], RecordBatch::new_empty(schema)));
         }
-        let (mut kept, mut missing) = (vec![], vec![]);
-        for (index, array) in indices.iter().zip(&arrays) {
-            if array.is_some() { kept.push(*index) } else { missing.push(*index) }
-        }
-        reads.read(self.stored_bytes(row_group, &kept))?;
-        let decoded = self.decode(row_group, &missing, Some(&rows), reads).await?;
-        let mut decoded = decoded.columns().iter().cloned();
-        let arrays = arrays.into_iter().filter_map(|array| array.or_else(|| decoded.next())).collect();
-        let options = RecordBatchOptions::new().with_row_count(Some(numbers.len()));
+        let at_hand = match scan.columns {
+            Some(_) => self.columns(row_group, &indices, worth, reads).await?,
+            None => None,
+        };
         let schema = Arc::new(schema.project(&indices).map_err(QueryError::internal)?);
+        let numbers = UInt32Array::from_iter_values(rows.iter().flat_map(|range| range.start as u32..range.end as u32));
+        let taken = |at: usize, whole: &ArrayRef| {
+            widened(&take(whole, &numbers, None).map_err(QueryError::internal)?, schema.field(at).data_type())
+        };
+        let arrays: Vec<ArrayRef> = match at_hand {
+            Some(whole) => whole.iter().enumerate().map(|(at, whole)| taken(at, whole)).collect::<Result<_, QueryError>>()?,
+            None => {
+                let mut arrays: Vec<Option<ArrayRef>> = Vec::with_capacity(indices.len());
+                for (at, index) in indices.iter().enumerate() {
+                    let whole = self.cache.column(&self.key(row_group, *index)).await;
+                    arrays.push(whole.map(|whole| taken(at, &whole)).transpose()?);
+                }
+                let (mut kept, mut missing) = (vec![], vec![]);
+                for (index, array) in indices.iter().zip(&arrays) {
+                    if array.is_some() { kept.push(*index) } else { missing.push(*index) }
+                }
+                self.counts_as_read(row_group, &kept, reads)?;
+                let decoded = self.decode(row_group, &missing, Some(&rows), reads).await?;
+                let mut decoded = decoded.columns().iter().cloned();
+                arrays.into_iter().filter_map(|array| array.or_else(|| decoded.next())).collect()
+            }
+        };
+        let options = RecordBatchOptions::new().with_row_count(Some(numbers.len()));
         let rows = RecordBatch::try_new_with_options(schema, arrays, &options).map_err(QueryError::internal)?;
         Ok((numbers.values().to_vec(), rows))
     }
@@ -344,6 +416,9 @@ impl BlockReader {
     /// The rows of some traces in a row group, ascending.
     async fn ranges_of_traces(&self, row_group: usize, traces: &[TraceId], reads: &Arc<Reads>) -> Result<Vec<Range<usize>>, QueryError> {
         let column = self.trace_id_column();
+        if let Some(index) = self.cache.traces(&self.key(row_group, column)).await {
+            return Ok(index.rows_of(traces));
+        }
         let pages = self.pages_of(row_group, traces);
         let (ids, pages) = match self.cache.column(&self.key(row_group, column)).await {
             Some(ids) => (ids, None),
@@ -377,17 +452,17 @@ impl BlockReader {
         }
         reads.go_on()?;
         let mut file = BlockFile { block: Arc::clone(&self.block), footer: Arc::clone(self.metadata.metadata()), reads: Arc::clone(reads) };
+        let pages = Pages::new(Arc::clone(self.metadata.metadata()), row_group, columns, rows.map(<[_]>::to_vec));
         // A trace has few rows in many columns: so many pages are worth more than one thread.
-        let threads = if rows.is_some() { (columns.len() / COLUMNS_PER_THREAD_MIN).clamp(1, THREADS_MAX) } else { 1 };
-        let share = columns.len().div_ceil(threads);
-        let shares = columns.chunks(share).map(|columns| Pages::new(Arc::clone(self.metadata.metadata()), row_group, columns, rows.map(<[_]>::to_vec)));
-        let shares: Vec<(Vec<Range<u64>>, Pages)> = shares.map(|pages| (pages.ranges(), pages)).collect();
+        let threads = if rows.is_some() { THREADS_MAX } else { 1 };
+        let shares: Vec<(Vec<Range<u64>>, Pages)> =
+            pages.shares(threads, BYTES_PER_THREAD_MIN).into_iter().map(|pages| (pages.ranges(), pages)).collect();
         let ranges = shares.iter().flat_map(|(ranges, _)| ranges.iter().cloned()).collect();
         let mut bytes = file.get_byte_ranges(ranges).await.map_err(|e| self.failed(e))?.into_iter();
         let mut decoding = vec![];
         for (ranges, pages) in shares {
             let (bytes, fields) = (bytes.by_ref().take(ranges.len()).collect(), self.layout.schema.fields().clone());
-            decoding.push(move || pages.decode(bytes, &fields));
+            decoding.push(move || pages.decode(bytes, &fields).map(|decoded| (pages.columns().to_vec(), decoded)));
         }
         let here = decoding.pop();
         let elsewhere: Vec<_> = decoding.into_iter().map(|decode| AbortOnDropHandle::new(tokio::spawn(async move { decode() }))).collect();
@@ -397,12 +472,14 @@ impl BlockReader {
             decoded.push(share.await.map_err(QueryError::internal)?.map_err(|e| self.failed(e))?);
         }
         decoded.extend(last);
-        if let [only] = decoded.as_slice() {
+        if let [(_, only)] = decoded.as_slice() {
             return Ok(only.clone());
         }
         let schema = Arc::new(self.layout.schema.project(columns).map_err(QueryError::internal)?);
-        let arrays = decoded.iter().flat_map(|share| share.columns().iter().cloned()).collect();
-        RecordBatch::try_new(schema, arrays).map_err(QueryError::internal)
+        let arrays = decoded.iter().flat_map(|(columns, share)| columns.iter().copied().zip(share.columns().iter().cloned()));
+        let mut arrays: Vec<(usize, ArrayRef)> = arrays.collect();
+        arrays.sort_unstable_by_key(|(column, _)| *column);
+        RecordBatch::try_new(schema, arrays.into_iter().map(|(_, array)| array).collect()).map_err(QueryError::internal)
     }
 
     fn failed(&self, error: ParquetError) -> QueryError {
@@ -519,50 +596,6 @@ fn narrowed(rows: RecordBatch, scan: &Scan, reads: &Reads) -> Result<RecordBatch
     }
 }
 
-/// A condition is evaluated on the rows that are left, not on all, once they are fewer than one in this many.
-const FEW_LEFT: usize = 8;
-
-/// The rows for which a predicate holds: condition by condition, the later ones where the earlier ones hold.
-pub fn matching(predicate: &Predicate, rows: &RecordBatch, reads: &Reads) -> Result<BooleanArray, QueryError> {
-    let count = rows.num_rows();
-    let mut left: Option<BooleanArray> = None;
-    for part in predicate.conjuncts() {
-        left = Some(match left {
-            None => holds_on(&part, rows, reads)?,
-            Some(left) if part.asks_parents || left.true_count() * FEW_LEFT > count => {
-                arrow::compute::and(&left, &holds_on(&part, rows, reads)?).map_err(QueryError::internal)?
-            }
-            Some(left) if left.true_count() == 0 => return Ok(left),
-            Some(left) => {
-                let narrow = project(rows, part.columns.iter().map(String::as_str))?;
-                let few = filter_record_batch(&narrow, &left).map_err(QueryError::internal)?;
-                let verdicts = holds_on(&part, &few, reads)?;
-                let mut bits = BooleanBufferBuilder::new(count);
-                bits.append_n(count, false);
-                left.values().set_indices().zip(verdicts.values()).for_each(|(row, holds)| bits.set_bit(row, holds));
-                BooleanArray::new(bits.finish(), None)
-            }
-        });
-    }
-    Ok(left.unwrap_or_else(|| BooleanArray::new(BooleanBuffer::new_set(count), None)))
-}
-
-/// What is decided row by row is decided in stretches, with a look at the time between them.
-fn holds_on(predicate: &Predicate, rows: &RecordBatch, reads: &Reads) -> Result<BooleanArray, QueryError> {
-    reads.go_on()?;
-    let expr = predicate.evaluator(&rows.schema())?;
-    if !predicate.by_row || predicate.asks_parents || rows.num_rows() <= ROWS_UNCHECKED_MAX {
-        return evaluate(&expr, rows).map_err(QueryError::internal);
-    }
-    let mut verdicts = BooleanBufferBuilder::new(rows.num_rows());
-    for start in (0..rows.num_rows()).step_by(ROWS_UNCHECKED_MAX) {
-        let stretch = rows.slice(start, ROWS_UNCHECKED_MAX.min(rows.num_rows() - start));
-        verdicts.append_buffer(evaluate(&expr, &stretch).map_err(QueryError::internal)?.values());
-        reads.go_on()?;
-    }
-    Ok(BooleanArray::new(verdicts.finish(), None))
-}
-
 /// The named columns that the batch has, in its order.
 pub fn project<'a>(batch: &RecordBatch, columns: impl Iterator<Item = &'a str>) -> Result<RecordBatch, QueryError> {
     let schema = batch.schema();
@@ -574,17 +607,6 @@ pub fn project<'a>(batch: &RecordBatch, columns: impl Iterator<Item = &'a str>) 
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     let schema: SchemaRef = Arc::new(Schema::new(fields));
     RecordBatch::try_new_with_options(schema, arrays, &options).map_err(QueryError::internal)
-}
-
-/// A condition on every row; null counts as false.
-pub fn evaluate(expr: &Arc<dyn PhysicalExpr>, batch: &RecordBatch) -> Result<BooleanArray, arrow::error::ArrowError> {
-    let external = |e: datafusion::error::DataFusionError| arrow::error::ArrowError::ExternalError(Box::new(e));
-    let array = expr.evaluate(batch).map_err(external)?.into_array(batch.num_rows()).map_err(external)?;
-    let verdicts = array.as_boolean();
-    Ok(match verdicts.null_count() {
-        0 => verdicts.clone(),
-        _ => arrow::compute::prep_null_mask_filter(verdicts),
-    })
 }
 
 /// Parquet's view of an open block: checked, cached bytes and a footer already in memory.

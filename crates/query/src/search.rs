@@ -19,6 +19,7 @@ use proto::tempopb;
 use traceql::ast::{Attribute, AttributeName, FieldExpr, Intrinsic, Pipeline, QueryBody, Scope, SpanOfName};
 
 use crate::{
+    conditions::Conditions,
     engine::{Answer, Engine, MERGE_NARROW_TRACES_MAX, MERGE_TRACES_MAX, merge_chunks},
     layout::Layout,
     explain::{Pruned, Trail},
@@ -33,7 +34,7 @@ use crate::{
     scan::Scan,
     shown::SpanWriter,
     source::{Source, Sources, Unit},
-    spansets::{BoundPipeline, everything, rows_needed, single_filter, trace_runs},
+    spansets::{BoundPipeline, Sides, everything, rows_needed, single_filter, trace_runs},
     split::TraceSet,
     traces::TraceRows,
     value::Value,
@@ -164,8 +165,8 @@ struct Winner {
 #[derive(Default)]
 struct UnitResult {
     winners: Vec<Winner>,
-    /// Split traces with rows that match, to be evaluated whole, and when they start at the latest.
-    touched: Vec<Winner>,
+    /// Split traces with rows that match, to be evaluated whole, when they start at the latest, and what these rows pass.
+    touched: Vec<(Winner, Sides)>,
     traces: u32,
 }
 
@@ -177,6 +178,17 @@ const JUDGED_NEWEST: usize = 8192;
 /// Split traces that wait to be judged before a search that has not enough judges them; each time so many times more.
 const JUDGED_GROWTH: usize = 4;
 
+/// What is known of a split trace that may match.
+#[derive(Clone, Copy)]
+struct Pending {
+    /// When it starts at the latest.
+    latest: i64,
+    sides: Sides,
+}
+
+/// What each takes in memory, about.
+const PENDING_BYTES: usize = 64;
+
 /// How far a search has got in one tenant.
 struct Hunt<'a> {
     sources: &'a Sources,
@@ -185,8 +197,12 @@ struct Hunt<'a> {
     reads: &'a Arc<Reads>,
     /// The newest that match, newest first.
     winners: Vec<Winner>,
-    /// Split traces that may match, and when they start at the latest.
-    pending: HashMap<TraceId, i64>,
+    /// Split traces that may match, as far as their parts were found.
+    pending: HashMap<TraceId, Pending>,
+    /// So many of them have parts that pass all that it takes.
+    ready: usize,
+    /// Says so; `None` if one part is enough.
+    pipeline: Option<BoundPipeline>,
     judged: HashSet<TraceId>,
     /// So many pending ones are judged at once.
     due: usize,
@@ -196,22 +212,40 @@ struct Hunt<'a> {
 }
 
 impl<'a> Hunt<'a> {
-    fn new(sources: &'a Sources, plan: &'a Arc<Plan>, request: &'a SearchRequest, reads: &'a Arc<Reads>) -> Self {
+    fn new(sources: &'a Sources, plan: &'a Arc<Plan>, request: &'a SearchRequest, reads: &'a Arc<Reads>) -> Result<Self, QueryError> {
+        // Filters have the same numbers in all layouts.
+        let layout = sources.all.first().map(|source| source.layout()).filter(|_| !plan.single && plan.legacy.is_none());
+        let pipeline = layout.map(|layout| BoundPipeline::bind(&plan.pipeline, layout)).transpose()?;
         let oldest_wanted = Arc::new(AtomicI64::new(i64::MIN));
         let due = request.limit.max(JUDGED_FIRST);
         let (winners, pending, judged) = (vec![], HashMap::new(), HashSet::new());
-        Self { sources, plan, request, reads, winners, pending, judged, due, oldest_wanted, inspected: 0 }
+        Ok(Self { sources, plan, request, reads, winners, pending, ready: 0, pipeline, judged, due, oldest_wanted, inspected: 0 })
     }
 
     fn take(&mut self, result: UnitResult) {
         self.inspected += result.traces;
-        for Winner { start, id } in result.touched {
+        for (Winner { start, id }, sides) in result.touched {
             if !self.judged.contains(&id) {
-                let latest = self.pending.entry(id).or_insert(start);
-                *latest = start.min(*latest);
+                let before = self.pending.get(&id).copied();
+                let known = before.map_or(Pending { latest: start, sides }, |known| Pending { latest: start.min(known.latest), sides: known.sides.and(sides) });
+                self.ready += usize::from(self.is_ready(&known) && !before.is_some_and(|before| self.is_ready(&before)));
+                self.pending.insert(id, known);
             }
         }
         self.won(result.winners);
+    }
+
+    fn is_ready(&self, known: &Pending) -> bool {
+        self.pipeline.as_ref().is_none_or(|pipeline| pipeline.may_match(known.sides))
+    }
+
+    /// Takes those that may match by what is known of them now. Others may have parts that were not looked at yet.
+    fn take_ready(&mut self) -> Vec<Winner> {
+        let pending = std::mem::take(&mut self.pending);
+        let (ready, rest): (Vec<_>, Vec<_>) = pending.into_iter().partition(|(_, known)| self.is_ready(known));
+        self.pending = rest.into_iter().collect();
+        self.ready = 0;
+        ready.into_iter().map(|(id, known)| Winner { start: known.latest, id }).collect()
     }
 
     fn won(&mut self, winners: Vec<Winner>) {
@@ -353,10 +387,7 @@ impl Engine {
         reads: &Arc<Reads>,
         progress: &mut Progress<'_>,
     ) -> Result<(Vec<Winner>, u32), QueryError> {
-        let mut hunt = Hunt::new(sources, plan, request, reads);
-        if plan.asks_whole_trace {
-            hunt.pending.extend(sources.valueless_ids().iter().map(|id| (*id, i64::MAX)));
-        }
+        let mut hunt = Hunt::new(sources, plan, request, reads)?;
         let mut order: Vec<&Arc<Source>> = sources.all.iter().collect();
         order.sort_by_key(|source| std::cmp::Reverse(source.range.end));
         progress.all = order.len() as u32;
@@ -392,6 +423,12 @@ impl Engine {
             }
         }
         drop(stage);
+        if plan.asks_whole_trace {
+            let wanted = sources.valueless_ids().iter().map(|id| (*id, sources.latest_start(id)));
+            let wanted: Vec<(TraceId, i64)> = wanted.filter(|(id, latest)| hunt.wants(*latest) && !hunt.judged.contains(id)).collect();
+            hunt.pending.extend(wanted.into_iter().map(|(id, latest)| (id, Pending { latest, sides: Sides::ALL })));
+        }
+        // Who is not ready now never is: a part that was not looked at begins before anything that is wanted, and so does the trace.
         self.judge(&mut hunt).await?;
         Ok((hunt.winners, hunt.inspected))
     }
@@ -413,7 +450,8 @@ impl Engine {
             }
         }
         while !walks.is_empty() {
-            if hunt.pending.len() >= hunt.due {
+            hunt.reads.fits(hunt.pending.len() * PENDING_BYTES)?;
+            if hunt.ready >= hunt.due {
                 hunt.due = hunt.due.saturating_mul(JUDGED_GROWTH);
                 self.judge(hunt).await?;
             }
@@ -437,11 +475,11 @@ impl Engine {
 
     /// Merges the split traces that may match, as long as they can be among the newest, and decides.
     async fn judge(&self, hunt: &mut Hunt<'_>) -> Result<(), QueryError> {
-        if hunt.pending.is_empty() {
+        let mut newest = hunt.take_ready();
+        if newest.is_empty() {
             return Ok(());
         }
         let _stage = hunt.reads.trail.stage("merge split traces and evaluate");
-        let mut newest: Vec<Winner> = hunt.pending.drain().map(|(id, start)| Winner { start, id }).collect();
         newest.sort_unstable_by_key(|winner| (std::cmp::Reverse(winner.start), winner.id));
         let mut rest = newest.split_off(newest.len().min(JUDGED_NEWEST));
         let (mut newest, mut lot) = (newest.as_slice(), JUDGED_FIRST);
@@ -546,6 +584,8 @@ fn keep_newest(winners: &mut Vec<Winner>, limit: usize) {
 /// The first pass over one source.
 struct UnitWork {
     scan: Scan,
+    /// The scan's predicate.
+    conditions: Option<Conditions>,
     plan: Arc<Plan>,
     pipeline: Option<BoundPipeline>,
     layout: Layout,
@@ -606,6 +646,7 @@ impl UnitWork {
         // Outside the range only parts of split traces are of interest.
         let traces = (!in_range).then(|| Arc::clone(sources.valueless_ids()));
         Ok(Some(Self {
+            conditions: predicate.as_ref().map(Conditions::new),
             scan: Scan { predicate, traces, columns: Some(Self::columns(plan, &layout)?.into_iter().collect()), passing: false },
             plan: Arc::clone(plan),
             pipeline,
@@ -632,9 +673,10 @@ impl UnitWork {
     /// Reads the unit and decides, unless its columns are at hand. `row_groups` are looked at side by side.
     async fn begin(&self, unit: Unit, row_groups: usize) -> Result<Begun, QueryError> {
         // Parts of traces outside the range are asked for by id.
-        let whole = if self.scan.traces.is_none() { unit.whole(&self.scan, &self.reads).await? } else { None };
-        if let Some((rows, traces)) = whole {
-            return Ok(Begun::Walk(Box::new(Walk::new(&rows, traces, &self.scan, self.limit, row_groups)?)));
+        let oldest_wanted = self.oldest_wanted.load(Ordering::Relaxed);
+        let whole = if self.scan.traces.is_none() { unit.whole(&self.scan, oldest_wanted, &self.reads).await? } else { None };
+        if let Some(whole) = whole {
+            return Ok(Begun::Walk(Box::new(Walk::new(whole, &self.scan, self.limit, row_groups))));
         }
         let mut result = UnitResult::default();
         self.decide(&unit.read(&self.scan, &self.reads).await?, &mut result)?;
@@ -652,10 +694,10 @@ impl UnitWork {
                 continue;
             }
             let traces = Arc::clone(walk.traces());
-            let wanted = |trace: u32, id: &dyn Fn() -> TraceId| {
-                traces.overlaps(trace, self.range) || (!self.valueless.is_empty() && self.valueless.contains(&id()))
+            let wanted = |trace: u32| {
+                traces.overlaps(trace, self.range) || (!self.valueless.is_empty() && self.valueless.contains(&traces.id(trace)))
             };
-            let records = walk.step(&self.scan, oldest_wanted, wanted, &self.reads)?;
+            let records = walk.step(&self.scan, self.conditions.as_ref(), oldest_wanted, wanted, &self.reads)?;
             self.reads.trail.rows_kept.fetch_add(records.num_rows() as u64, Ordering::Relaxed);
             self.decide(&records, &mut result)?;
             left.push(walk);
@@ -671,26 +713,32 @@ impl UnitWork {
         let runs = trace_runs(records)?;
         result.traces += runs.len() as u32;
         let times = TraceTimes::of(records)?;
-        let mut matched = |row: usize| {
+        let mut matched = |row: usize, sides: Sides| {
             let (start, id) = (times.start(row), times.id(row));
             let known = self.valueless.is_empty() || !self.valueless.contains(&id);
             if known && !(times.overlaps(row, self.range) && self.plan.wants(start, &id)) {
                 return;
             }
-            let found = if known && !self.apart.contains(&id) { &mut result.winners } else { &mut result.touched };
-            found.push(Winner { start, id });
+            let winner = Winner { start, id };
+            if known && !self.apart.contains(&id) { result.winners.push(winner) } else { result.touched.push((winner, sides)) }
         };
         match (&self.pipeline, &self.plan.legacy) {
-            (None, _) => runs.iter().for_each(|run| matched(run.start)),
+            (None, _) => runs.iter().for_each(|run| matched(run.start, Sides::ALL)),
             (Some(pipeline), tags) => {
                 // A part of a split trace cannot tell whether the whole matches, so every part counts.
                 let apart = |run: &Range<usize>| !self.apart.is_empty() && self.apart.contains(&times.id(run.start));
                 let (parts, whole): (Vec<_>, Vec<_>) = runs.into_iter().partition(apart);
-                parts.iter().for_each(|run| matched(run.start));
-                match tags {
-                    _ if whole.is_empty() => {}
-                    Some(tags) => tags.matching(records, &self.layout, &whole, &mut matched)?,
-                    None => pipeline.evaluate(records, &self.reads, |run, _| if !apart(&run) { matched(run.start) })?,
+                if let Some(tags) = tags {
+                    parts.iter().for_each(|run| matched(run.start, Sides::ALL));
+                    if !whole.is_empty() {
+                        tags.matching(records, &self.layout, &whole, &mut |row| matched(row, Sides::ALL))?;
+                    }
+                    return Ok(());
+                }
+                let masks = pipeline.masks(records, &self.reads)?;
+                parts.iter().for_each(|run| matched(run.start, pipeline.sides(&masks, run)));
+                if !whole.is_empty() {
+                    pipeline.evaluate_masked(records, &masks, &self.reads, |run, _| if !apart(&run) { matched(run.start, Sides::ALL) })?;
                 }
             }
         }

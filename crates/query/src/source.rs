@@ -24,9 +24,9 @@ use crate::{
     parts::{BlockParts, PartRows, with_root_columns},
     reads::Reads,
     request::{QueryError, TimeRange},
-    scan::{BlockReader, Scan, read_memory},
+    scan::{BlockReader, Rows, Scan, Worth, read_memory},
     split::TraceSet,
-    trace_index::TraceIndex,
+    trace_index::{TOLD, TraceIndex},
 };
 
 /// Names a source for as long as the process lives; never used twice.
@@ -185,6 +185,16 @@ impl Source {
     }
 }
 
+/// All rows of a unit, as they lie.
+pub struct Whole {
+    /// The columns that are looked at beside those that `traces` tell.
+    pub rows: Rows,
+    /// With the times of whole traces.
+    pub traces: Arc<TraceIndex>,
+    /// What else is not as it lies, if that concerns what is looked at.
+    pub parts: Option<Arc<PartRows>>,
+}
+
 /// A part of a source that is read in one go.
 #[derive(Clone)]
 pub struct Unit {
@@ -220,33 +230,34 @@ impl Unit {
         Ok(rows)
     }
 
-    /// All rows of what `scan` looks at and their traces, if they are at hand. `scan` has the columns of ids and
-    /// whole-trace times and names no traces.
-    pub async fn whole(&self, scan: &Scan, reads: &Arc<Reads>) -> Result<Option<(RecordBatch, Arc<TraceIndex>)>, QueryError> {
+    /// All rows of what `scan` looks at and their traces, if they are at hand; without rows if all traces start before
+    /// `oldest_wanted`. `scan` names no traces, and columns.
+    pub async fn whole(&self, scan: &Scan, oldest_wanted: i64, reads: &Arc<Reads>) -> Result<Option<Whole>, QueryError> {
         reads.go_on()?;
         let found = match (&self.source.data, self.row_group) {
             (SourceData::Block(reader, _), Some(row_group)) => {
-                let Some(whole) = reader.whole(row_group, scan, reads).await? else { return Ok(None) };
-                let parts = self.parts().filter(|parts| parts.concern(scan, &reader.layout.schema));
-                let whole = match parts {
-                    Some(parts) => parts.applied(&whole, None, scan)?,
-                    None => whole,
+                let Some(traces) = reader.traces(row_group, reads).await? else { return Ok(None) };
+                let parts = self.parts().filter(|parts| parts.concern(scan, &reader.layout.schema)).cloned();
+                let traces = parts.as_ref().map_or_else(|| Arc::clone(&traces), |parts| parts.traces(&traces));
+                let rows = match traces.latest_start() {
+                    Some(start) if start >= oldest_wanted => reader.beside_traces(row_group, scan, reads).await?,
+                    _ => Some(Rows::default()),
                 };
-                let index = match parts.filter(|parts| !parts.is_empty()) {
-                    Some(parts) => parts.traces(&whole)?,
-                    None => reader.traces(row_group, &whole).await?,
-                };
-                (whole, index)
+                let Some(rows) = rows else { return Ok(None) };
+                Whole { rows, traces, parts }
             }
             (SourceData::Memory(batch, _), _) => {
-                let index = match self.source.index.get() {
+                let traces = match self.source.index.get() {
                     Some(index) => index,
                     None => {
                         let index = Arc::new(TraceIndex::of(&batch.records)?);
                         self.source.index.get_or_init(|| index)
                     }
                 };
-                (batch.records.clone(), Arc::clone(index))
+                let needed = scan.needed_of(&batch.records)?;
+                let (schema, arrays, _) = needed.into_parts();
+                let columns = schema.fields().iter().cloned().zip(arrays).filter(|(field, _)| !TOLD.contains(&field.name().as_str()));
+                Whole { rows: Rows { columns: columns.collect() }, traces: Arc::clone(traces), parts: None }
             }
             (SourceData::Block(..), None) => unreachable!("units of a block name their row group"),
         };
@@ -259,7 +270,7 @@ impl Unit {
         let (SourceData::Block(reader, _), Some(row_group), Some(traces)) = (&self.source.data, self.row_group, &scan.traces) else {
             return Ok(None);
         };
-        let (rows, records) = reader.rows_of_traces(row_group, traces, scan, reads).await?;
+        let (rows, records) = reader.rows_of_traces(row_group, traces, scan, Worth::Nothing, reads).await?;
         Ok(Some((row_group, rows, records)))
     }
 
@@ -318,11 +329,23 @@ pub struct Sources {
     /// Whether it is known of all blocks which of their rows are copies.
     copies_known: bool,
     valueless_ids: OnceLock<Arc<Vec<TraceId>>>,
+    /// When some of `valueless` start.
+    starts: Arc<HashMap<TraceId, i64>>,
 }
 
 impl Sources {
     pub fn new(all: Vec<Arc<Source>>, split: TraceSet, loose: TraceSet, valueless: TraceSet, copies_known: bool) -> Self {
-        Self { all, split, loose, valueless, copies_known, valueless_ids: OnceLock::new() }
+        Self { all, split, loose, valueless, copies_known, valueless_ids: OnceLock::new(), starts: Arc::default() }
+    }
+
+    /// With what is known of `valueless`: when they start.
+    pub fn starting(self, starts: Arc<HashMap<TraceId, i64>>) -> Self {
+        Self { starts, ..self }
+    }
+
+    /// When a trace of `valueless` starts at the latest, in Unix nanoseconds: a further part can only begin earlier.
+    pub fn latest_start(&self, id: &TraceId) -> i64 {
+        self.starts.get(id).copied().filter(|_| !self.loose.contains(id)).unwrap_or(i64::MAX)
     }
 
     /// Whether each row of the source counts, wherever else its trace lies: blocks come before live data, and of spans that

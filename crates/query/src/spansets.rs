@@ -19,14 +19,14 @@ use traceql::ast::{
 };
 
 use crate::{
+    conditions::Conditions,
     layout::Layout,
     metrics::groups::GroupValue,
     parents,
-    predicate::{Predicate, compile},
+    predicate::compile,
     reads::Reads,
     request::QueryError,
     rowexpr::{BoundRows, RowExpr},
-    scan::matching,
     structure::{Tree, relate},
     time_limit::ROWS_UNCHECKED_MAX,
     value::{Number, Value, arithmetic, compare, negate},
@@ -40,10 +40,23 @@ pub struct Spanset {
     pub attributes: Vec<(String, Option<Value>)>,
 }
 
+/// Which filters of a pipeline some rows of a trace pass, bit by bit; those behind the 64th always do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sides(u64);
+
+impl Sides {
+    pub const ALL: Self = Self(u64::MAX);
+
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
 /// A pipeline bound to one layout.
 pub struct BoundPipeline {
     stages: Vec<BoundStage>,
-    filters: Vec<Predicate>,
+    filters: Vec<Conditions>,
     exprs: Vec<RowExpr>,
     structural: bool,
 }
@@ -69,6 +82,18 @@ enum BoundScalar {
     Pipeline(Vec<BoundStage>, Box<BoundScalar>),
 }
 
+impl BoundScalar {
+    /// Whether it looks at all that its pipeline was given.
+    fn asks_all(&self) -> bool {
+        match self {
+            Self::Literal(_) | Self::Aggregate { .. } => false,
+            Self::Binary(_, left, right) => left.asks_all() || right.asks_all(),
+            Self::Negate(operand) => operand.asks_all(),
+            Self::Pipeline(..) => true,
+        }
+    }
+}
+
 impl BoundPipeline {
     pub fn bind(pipeline: &Pipeline, layout: &Layout) -> Result<Self, QueryError> {
         let mut binder = Binder { layout, filters: vec![], exprs: vec![], structural: false };
@@ -78,7 +103,7 @@ impl BoundPipeline {
 
     /// The columns evaluation reads.
     pub fn columns(&self) -> BTreeSet<String> {
-        let mut columns: BTreeSet<String> = self.filters.iter().flat_map(|f| f.columns.iter().cloned()).collect();
+        let mut columns: BTreeSet<String> = self.filters.iter().flat_map(|f| f.columns().map(str::to_owned)).collect();
         columns.extend(self.exprs.iter().flat_map(|e| e.columns().map(str::to_owned)));
         columns.insert(schema::TRACE_ID.into());
         if self.structural {
@@ -87,19 +112,42 @@ impl BoundPipeline {
         columns
     }
 
+    /// For each filter the rows of a batch that pass.
+    pub fn masks(&self, batch: &RecordBatch, reads: &Reads) -> Result<Vec<BooleanArray>, QueryError> {
+        self.filters.iter().map(|filter| filter.holding(batch, reads)).collect()
+    }
+
+    /// Which filters some rows of a trace pass, by the batch's masks. What cannot be known of a part of a trace counts as passed.
+    pub fn sides(&self, masks: &[BooleanArray], rows: &Range<usize>) -> Sides {
+        let passed = |(filter, mask): (&Conditions, &BooleanArray)| filter.asks_whole_traces() || rows.clone().any(|row| mask.value(row));
+        let sides = self.filters.iter().zip(masks).map(passed).zip(0..u64::BITS);
+        Sides(sides.fold(0, |sides, (passed, filter)| sides | u64::from(passed) << filter))
+    }
+
+    /// Whether a trace of which all parts together pass these filters may have spansets.
+    pub fn may_match(&self, sides: Sides) -> bool {
+        may_match(&self.stages, &|filter| filter >= u64::BITS as usize || sides.0 >> filter & 1 == 1)
+    }
+
     /// Evaluates over a batch: for each trace in it, its rows and the spansets it has, if any.
-    pub fn evaluate(&self, batch: &RecordBatch, reads: &Reads, mut each: impl FnMut(Range<usize>, Vec<Spanset>)) -> Result<(), QueryError> {
-        let masks = self
-            .filters
-            .iter()
-            .map(|filter| matching(filter, batch, reads))
-            .collect::<Result<Vec<_>, _>>()?;
+    pub fn evaluate(&self, batch: &RecordBatch, reads: &Reads, each: impl FnMut(Range<usize>, Vec<Spanset>)) -> Result<(), QueryError> {
+        self.evaluate_masked(batch, &self.masks(batch, reads)?, reads, each)
+    }
+
+    /// As [`Self::evaluate`], with the batch's masks.
+    pub fn evaluate_masked(
+        &self,
+        batch: &RecordBatch,
+        masks: &[BooleanArray],
+        reads: &Reads,
+        mut each: impl FnMut(Range<usize>, Vec<Spanset>),
+    ) -> Result<(), QueryError> {
         let numbers = |name| batch.column_by_name(name).map(|c| c.as_primitive::<Int32Type>().values().to_vec());
         let structure = [schema::NESTED_LEFT, schema::NESTED_RIGHT, schema::NESTED_PARENT].map(|name| {
             if self.structural { numbers(name).unwrap_or_default() } else { vec![] }
         });
         let rows = Rows {
-            masks: &masks,
+            masks,
             exprs: self.exprs.iter().map(|e| e.over(batch)).collect(),
             tree: Tree { left: &structure[0], right: &structure[1], parent: &structure[2] },
         };
@@ -109,6 +157,10 @@ impl BoundPipeline {
             if unchecked > ROWS_UNCHECKED_MAX {
                 reads.go_on()?;
                 unchecked = 0;
+            }
+            // Most traces lack what is asked for first.
+            if !may_match(&self.stages, &|filter| range.clone().any(|row| masks[filter].value(row))) {
+                continue;
             }
             let everything = Spanset { rows: (range.start as u32..range.end as u32).collect(), attributes: vec![] };
             let spansets = rows.stages(&self.stages, vec![everything]);
@@ -139,7 +191,7 @@ pub fn trace_runs(batch: &RecordBatch) -> Result<Vec<Range<usize>>, QueryError> 
 
 struct Binder<'a> {
     layout: &'a Layout,
-    filters: Vec<Predicate>,
+    filters: Vec<Conditions>,
     exprs: Vec<RowExpr>,
     structural: bool,
 }
@@ -164,7 +216,7 @@ impl Binder<'_> {
     fn spansets(&mut self, expr: &SpansetExpr) -> Result<BoundSpansets, QueryError> {
         Ok(match expr {
             SpansetExpr::Filter(condition) => {
-                self.filters.push(compile(condition, self.layout)?);
+                self.filters.push(Conditions::new(&compile(condition, self.layout)?));
                 BoundSpansets::Filter(self.filters.len() - 1)
             }
             SpansetExpr::Binary { op, left, right, .. } => {
@@ -213,6 +265,29 @@ fn aggregate_label(aggregate: &Aggregate) -> String {
     }
 }
 
+/// False if no spanset can come of rows of which some pass the filters that `passed` names.
+fn may_match(stages: &[BoundStage], passed: &impl Fn(usize) -> bool) -> bool {
+    match stages.first() {
+        Some(BoundStage::Spansets(expr)) => may_hold(expr, passed),
+        _ => true,
+    }
+}
+
+fn may_hold(expr: &BoundSpansets, passed: &impl Fn(usize) -> bool) -> bool {
+    match expr {
+        BoundSpansets::Filter(filter) => passed(*filter),
+        BoundSpansets::Binary(op, left, right) => {
+            let right = || may_hold(right, passed);
+            match op {
+                SpansetOp::And | SpansetOp::Structural { form: StructuralForm::Plain, .. } => right() && may_hold(left, passed),
+                SpansetOp::Structural { form: StructuralForm::Negated, .. } => right(),
+                _ => right() || may_hold(left, passed),
+            }
+        }
+        BoundSpansets::Pipeline(stages) => may_match(stages, passed),
+    }
+}
+
 struct Rows<'a> {
     masks: &'a [BooleanArray],
     exprs: Vec<BoundRows<'a>>,
@@ -222,7 +297,8 @@ struct Rows<'a> {
 impl Rows<'_> {
     fn stages(&self, stages: &[BoundStage], mut state: Vec<Spanset>) -> Vec<Spanset> {
         // What a scalar pipeline looks at: all that the pipeline was given.
-        let universe: Vec<u32> = state.iter().flat_map(|s| s.rows.iter().copied()).collect();
+        let asked = stages.iter().any(|stage| matches!(stage, BoundStage::ScalarFilter { left, right, .. } if left.asks_all() || right.asks_all()));
+        let universe: Vec<u32> = if asked { state.iter().flat_map(|s| s.rows.iter().copied()).collect() } else { vec![] };
         for stage in stages {
             state = match stage {
                 BoundStage::Spansets(expr) => state

@@ -102,7 +102,8 @@ impl Tenant {
         let all = blocks.chain(batches).collect();
         // Some may lie in a single place, where the other is broken. They are looked at like the rest.
         let split = TraceSet::of([self.traces.split(), &live_split]);
-        Ok(Sources::new(all, split, loose, valueless, self.joins.waiting().is_empty() && missing.is_empty()))
+        let copies_known = self.joins.waiting().is_empty() && missing.is_empty();
+        Ok(Sources::new(all, split, loose, valueless, copies_known).starting(Arc::clone(self.joins.starts())))
     }
 
     /// Whether all blocks of the snapshot are open.

@@ -15,13 +15,13 @@ use super::{
     series::{Series, word_label},
 };
 use crate::{
+    conditions::matching,
     expected::EXPECTED,
     layout::Layout,
     predicate::compile,
     reader::Reader,
     reads::Reads,
     request::QueryError,
-    scan::matching,
     shown::key_value,
     traces::TraceRows,
     value::Value,
