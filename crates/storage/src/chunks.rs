@@ -1,7 +1,8 @@
 //! Checked pieces of data files: a cache in memory, and on disk if there is one, in front of the store.
 //!
 //! - The unit is a chunk of 1 MiB of a data file (the last one shorter). Data files never change, so
-//!   neither does a chunk: the key is (block, number), and nothing is ever invalidated.
+//!   neither does a chunk: the key is (block, number), and nothing is ever invalidated. Those of files that this
+//!   process deletes are dropped; those of files that others deleted are not asked for any more, and make room first.
 //! - No byte leaves here unchecked: a chunk from the store or the disk has the CRC32C of its sidecar, or
 //!   it is read once more from the store, or the read fails. What is in memory has been checked.
 //! - A chunk is fetched by one request at a time, however many ask. Neighbouring chunks come in one GET of
@@ -212,6 +213,13 @@ impl ChunkCache {
             // A slice would keep the whole file alive for as long as one chunk of it is cached.
             let bytes = Bytes::copy_from_slice(&data[range.start as usize..range.end as usize]);
             inner.cache.insert(file.chunk_key(chunk), bytes);
+        }
+    }
+
+    /// Makes room: the file was deleted, and nobody will ask for it any more.
+    pub fn forget(&self, block: Ulid, size_bytes: u64) {
+        for chunk in chunks_of(&(0..size_bytes)) {
+            self.inner.cache.remove(&ChunkKey { block: block.0, chunk });
         }
     }
 

@@ -295,6 +295,12 @@ impl Storage {
         self.keys.table(tenant)
     }
 
+    /// Drops what the caches have of a file of this length that was deleted, of a block that no table has.
+    pub(crate) async fn forget(&self, block: Ulid, size_bytes: u64) {
+        self.chunks.forget(block, size_bytes);
+        self.open_blocks.invalidate(&block).await;
+    }
+
     /// What the caches hold at this moment.
     pub fn cached(&self) -> Cached {
         let (memory_bytes, memory_bytes_max) = self.chunks.memory_bytes();

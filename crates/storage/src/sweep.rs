@@ -108,7 +108,7 @@ impl Storage {
             }
             self.metrics().log_files_cleaned.add(swept.log_files);
         }
-        let sizes: HashMap<Path, u64> = files.iter().map(|file| (file.1.clone(), file.2)).collect();
+        let sizes: HashMap<Path, (Ulid, u64)> = files.iter().map(|file| (file.1.clone(), (file.0, file.2))).collect();
         let locations = futures::stream::iter(files.into_iter().map(|file| Ok(file.1))).boxed();
         let mut deleted = store.delete_stream(locations);
         let mut failed = None;
@@ -116,7 +116,10 @@ impl Storage {
             match result {
                 Ok(location) => {
                     swept.files += 1;
-                    swept.bytes += sizes.get(&location).copied().unwrap_or(0);
+                    if let Some((block, bytes)) = sizes.get(&location) {
+                        swept.bytes += bytes;
+                        self.forget(*block, *bytes).await;
+                    }
                 }
                 // Another sweep was there first.
                 Err(Error::NotFound { .. }) => {}

@@ -114,6 +114,64 @@ async fn a_disk_cache_that_vanishes_is_a_miss() {
     storage.close().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_deleted_leaves_the_caches() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let memory: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let storage = storage_with(&memory, with_disk(folder.path(), 64)).await;
+    let table = storage.table(&tenant()).await.unwrap();
+    let (mut entries, mut cached) = (vec![], vec![]);
+    for number in 0..2 {
+        let entry = storage.put_merged_block(&tenant(), &padded_block(number * 300, 300, "a", 3_600)).await.unwrap();
+        table.commit(storage::Commit { adds: vec![entry.clone()], operation: "flush", ..Default::default() }).await.unwrap();
+        let entry = Arc::new(entry);
+        read(&storage, &entry).await;
+        entries.push(entry);
+        cached.push(storage.cached().memory_bytes);
+    }
+    assert!(cached[0] > MIB);
+    let removes = vec![entries[0].clone()];
+    table.commit(storage::Commit { removes, operation: "retention", ..Default::default() }).await.unwrap();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as u64;
+    let ages = storage::SweepAges { removed_ms: 1_000, orphan_ms: 86_400_000 };
+    let swept = storage.sweep(&tenant(), ages, now + 60_000).await.unwrap();
+    assert_eq!(swept.files, 2, "the data file and its sidecar");
+    assert_eq!(storage.cached().memory_bytes, cached[1] - cached[0]);
+    assert!(storage.open_block(&tenant(), &entries[0]).await.is_err(), "its sidecar is asked for anew");
+    let misses = storage.metrics().chunk_misses.get();
+    read(&storage, &entries[1]).await;
+    assert_eq!(storage.metrics().chunk_misses.get(), misses, "the other one is still there");
+    storage.close().await;
+}
+
+/// May not be written any more, or not be seen: its files are open, so nothing changes until the next start.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_cache_that_becomes_read_only_costs_no_answer() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::TempDir::new().unwrap();
+    let cache = folder.path().join("cache");
+    let memory: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let written = padded_block(0, 2_000, "a", 3_600);
+    let entry = storage_with(&memory, config()).await.put_merged_block(&tenant(), &written).await.unwrap();
+    let entry = Arc::new(entry);
+    let storage = storage_with(&memory, with_disk(folder.path(), 64)).await;
+    let permit = |folder_mode: u32, file_mode: u32| {
+        std::fs::set_permissions(&cache, PermissionsExt::from_mode(0o700)).unwrap();
+        for file in files(&cache) {
+            std::fs::set_permissions(file, PermissionsExt::from_mode(file_mode)).unwrap();
+        }
+        std::fs::set_permissions(&cache, PermissionsExt::from_mode(folder_mode)).unwrap();
+    };
+    for (folder_mode, file_mode) in [(0o500, 0o400), (0o000, 0o000)] {
+        permit(folder_mode, file_mode);
+        for _ in 0..2 {
+            assert!(read(&storage, &entry).await == written.data);
+        }
+    }
+    storage.close().await;
+    permit(0o700, 0o600);
+}
+
 /// What another version, or another program, left there, and what is written over it while it is in use.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn garbage_on_the_disk_is_never_an_answer() {
