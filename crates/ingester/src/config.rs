@@ -33,7 +33,7 @@ pub struct IngesterConfig {
     /// ... or when this many bytes of requests have come since the last cut. Larger means larger blocks, and more memory.
     pub cut_bytes: ByteSize,
     /// Memory for spans on their way into blocks, of all tenants: requests in work, live spans, and a quarter for making
-    /// blocks. Where it is used up, requests are refused until a flush made room. The allocator takes about an eighth more.
+    /// blocks. Where it is used up, requests are refused until a flush made room. The process takes up to a quarter more.
     pub memory_max: ByteSize,
     /// Tenants whose blocks are made at the same time. They share the quarter.
     pub flush_parallelism: usize,

@@ -189,7 +189,7 @@ pub struct Ingester {
     /// ... or when this many bytes of requests have come.
     pub max_block_bytes: Size,
     /// Memory for spans on their way into blocks, of all tenants: requests in work, live spans, and a quarter for making
-    /// blocks. When it is used up, requests get a retryable refusal. The allocator takes about an eighth more.
+    /// blocks. When it is used up, requests get a retryable refusal. The process takes up to a quarter more.
     pub max_memory: Size,
     /// Tenants whose blocks are made at the same time.
     pub concurrent_flushes: usize,
