@@ -2,8 +2,11 @@
 //!
 //! Other questions need every block: which traces lie in several places follows from the ids in all of them. For one trace
 //! indexes over many blocks say where it is, and the filters of blocks that no index covers, or that are known, where it may
-//! be. Only sidecars of such blocks are opened, that overlap the time the caller names, and rows are read of those whose
-//! filter does not rule it out. If the trace reaches beyond the time, so does the search.
+//! be. Sidecars of such blocks are opened, and rows are read of those whose filter does not rule it out.
+//!
+//! A time that the caller names says where to look first. If the trace reaches beyond it, so does the search; and then the
+//! other blocks are asked, as far as that is cheap: through indexes, through filters that are known, and, if they are few,
+//! the blocks that neither tells of.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -35,6 +38,9 @@ use crate::{
 
 /// Sidecars under way at the same time.
 const SIDECARS_OPENING_MAX: usize = 64;
+/// Blocks outside of the time that the caller names whose sidecars are opened, where only these tell: no more than go beside
+/// each other. With more of them none is.
+const SIDECARS_BESIDE_MAX: usize = SIDECARS_OPENING_MAX;
 /// Blocks whose rows are read at the same time.
 const BLOCKS_READING_MAX: usize = 16;
 
@@ -91,12 +97,17 @@ impl Engine {
         let filters = self.filters();
         filters.retain(tenant, snapshot);
         let mut range = range;
+        // Whether blocks outside of the range are looked at, too.
+        let mut beside = false;
         let mut looked_at: HashSet<Ulid> = HashSet::new();
         let mut holders: BTreeMap<Ulid, Arc<Source>> = BTreeMap::new();
         let mut rows: Option<RecordBatch> = None;
         loop {
-            let due = snapshot.blocks.iter().filter(|entry| !looked_at.contains(&entry.id) && overlaps(entry, range));
+            let due = snapshot.blocks.iter().filter(|entry| !looked_at.contains(&entry.id) && (beside || overlaps(entry, range)));
             let mut due: Vec<Arc<BlockEntry>> = due.cloned().collect();
+            if beside {
+                self.leave_out_untold(tenant, (id, range), &mut due).await;
+            }
             looked_at.extend(due.iter().map(|entry| entry.id));
             due.retain(|entry| match broken.get(&entry.id) {
                 Some(block) => {
@@ -130,26 +141,39 @@ impl Engine {
                 }
             }
             drop(opening);
-            if rows.is_some() && holders.len() == held {
+            if rows.is_none() || holders.len() > held {
+                // Blocks first: merged rows of a trace keep the order in which they were received.
+                let all: Vec<Arc<Source>> = holders.values().chain(&batches).cloned().collect();
+                rows = merged(&all, id, reads).await?;
+            }
+            // Without a time all was looked at.
+            let Some(wanted) = range else { break };
+            let wider = rows.as_ref().map_or(wanted, |found| around(wanted, found));
+            if wider != wanted {
+                range = Some(wider);
+            } else if !beside {
+                beside = true;
+            } else {
                 break;
             }
-            // Blocks first: merged rows of a trace keep the order in which they were received.
-            let all: Vec<Arc<Source>> = holders.values().chain(&batches).cloned().collect();
-            rows = merged(&all, id, reads).await?;
-            // Without a time all is looked at, and without rows there is nothing to go after.
-            let (Some(wanted), Some(found)) = (range, &rows) else { break };
-            let wider = around(wanted, found);
-            if wider == wanted {
-                break;
-            }
-            range = Some(wider);
         }
         drop(stage);
-        let beside = snapshot.blocks.iter().filter(|entry| !looked_at.contains(&entry.id));
-        beside.for_each(|_| reads.trail.prune(Pruned::Time));
+        let left_out = snapshot.blocks.iter().filter(|entry| !looked_at.contains(&entry.id));
+        left_out.for_each(|_| reads.trail.prune(Pruned::Time));
         let all = holders.into_values().chain(batches).collect();
         reads.trail.found(&Sources::new(all, TraceSet::default(), TraceSet::default(), TraceSet::default(), true));
         Ok(rows.into_iter().filter(|rows| rows.num_rows() > 0).collect())
+    }
+
+    /// Leaves out blocks outside of the range of which neither an index nor a known filter tells, if they are many.
+    async fn leave_out_untold(&self, tenant: &TenantId, (id, range): (TraceId, Option<TimeRange>), due: &mut Vec<Arc<BlockEntry>>) {
+        let indexes = self.storage().trace_indexes(tenant).await;
+        let untold = |entry: &BlockEntry| {
+            !overlaps(entry, range) && indexes.of(entry).is_none() && self.filters().may_hold(tenant, entry.id, &id).is_none()
+        };
+        if due.iter().filter(|entry| untold(entry)).count() > SIDECARS_BESIDE_MAX {
+            due.retain(|entry| !untold(entry));
+        }
     }
 }
 

@@ -26,6 +26,9 @@ const TRACES: u64 = 40;
 const HOUR: u64 = 3_600 * SECOND;
 /// Begins in the first hour and goes on in the second, the third, and so on.
 const LONG: u128 = 7;
+/// Has a span in the first hour, and one that begins hundreds of hours later.
+const APART: u128 = 8;
+const APART_HOUR: u64 = 800;
 
 fn row(trace: u128, number: u64, start: u64, duration: u64) -> Row {
     let span = Span {
@@ -53,6 +56,9 @@ async fn stored() -> (InMemory, Vec<u128>) {
         if number < 3 {
             // Spans that reach from one hour into the next.
             rows.push(row(LONG, 100 + number, hour + 2 * SECOND, HOUR));
+        }
+        if number == 0 || number == APART_HOUR {
+            rows.push(row(APART, 200 + number, hour + 3 * SECOND, SECOND));
         }
         let block = encode(Ulid::from_parts(number + 1, 0), &batch(&rows), &small_row_groups(100));
         adds.push(storage.put_merged_block(&tenant(), &block).await.unwrap());
@@ -162,6 +168,21 @@ async fn a_trace_among_a_thousand_blocks_costs_what_its_filters_say() {
     assert!(requests(Kind::Get, ".side") <= 5, "{}", requests(Kind::Get, ".side"));
     // A time in which it is not.
     assert_eq!(lookup(&other, first[600], hour(300)).await, 0);
+    // Without an index, a part that nothing reaches is found where the filter of its block is known.
+    assert_eq!(lookup(&engine(&store).await, APART, hour(0)).await, 1);
+    assert_eq!(lookup(&cold, APART, hour(0)).await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_few_blocks_beside_the_time_all_are_asked() {
+    let (memory, _) = stored().await;
+    // All but the last fifty are in an index.
+    index(&memory, &[950]).await;
+    let store = TestStore::over(memory);
+    let engine = engine(&store).await;
+    assert_eq!(lookup(&engine, APART, hour(APART_HOUR)).await, 2);
+    let opened = store.count(Kind::Get, ".side");
+    assert!((52..=56).contains(&opened), "two that hold it and those in no index: {opened}");
 }
 
 /// Indexes over the first blocks of the table, so many each.
@@ -227,10 +248,17 @@ async fn with_indexes_a_trace_among_a_thousand_blocks_costs_three_reads_one_afte
     // A sidecar and rows.
     assert!(most <= 2, "{most}");
 
-    // With a time, only the blocks of that time: too few to ask an index.
+    // With a time, the blocks of that time, which are too few to ask an index, and then the indexes of all others.
     let other = engine(&store).await;
     assert_eq!(lookup(&other, first[600], hour(600)).await, 1);
-    assert_eq!((requests(Kind::Get, "_index/"), requests(Kind::Get, ".side"), requests(Kind::Get, ".parquet")), (0, 1, 1));
+    assert_eq!((requests(Kind::Get, "_index/"), requests(Kind::Get, ".side"), requests(Kind::Get, ".parquet")), (sizes.len(), 1, 1));
+    // So parts are found that nothing in the time reaches.
+    let fresh = engine(&store).await;
+    assert_eq!(lookup(&fresh, APART, hour(0)).await, 2);
+    assert!(requests(Kind::Get, ".side") <= 4, "{}", requests(Kind::Get, ".side"));
+    // They are the trace's though the time lies between them, and not where it lies beside.
+    assert_eq!(lookup(&engine(&store).await, APART, hour(100)).await, 2);
+    assert_eq!(lookup(&engine(&store).await, APART, hour(900)).await, 0);
 
     // Of traces that are nowhere, hardly any opens a block.
     let mut rng = StdRng::seed_from_u64(19);
