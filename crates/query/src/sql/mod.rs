@@ -9,6 +9,7 @@ mod encode;
 mod pushdown;
 mod table;
 mod text;
+mod windows;
 
 use std::{pin::Pin, sync::Arc};
 
@@ -22,6 +23,7 @@ use datafusion::{
         disk_manager::{DiskManagerBuilder, DiskManagerMode},
         runtime_env::RuntimeEnvBuilder,
     },
+    physical_plan::execute_stream,
     prelude::{SessionConfig, SessionContext},
     sql::parser::Statement,
 };
@@ -100,7 +102,9 @@ impl Engine {
         let harmless = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         harmless.verify_plan(&plan).map_err(failed)?;
         let frame = context.execute_logical_plan(plan).await.map_err(failed)?;
-        let mut batches = frame.execute_stream().await.map_err(failed)?;
+        let task = Arc::new(frame.task_ctx());
+        let plan = windows::charged(frame.create_physical_plan().await.map_err(failed)?).map_err(failed)?;
+        let mut batches = execute_stream(plan, task).map_err(failed)?;
         let first = batches.next().await.transpose().map_err(failed)?;
         Ok(Started { schema: batches.schema(), first, batches })
     }
@@ -184,7 +188,13 @@ fn failed(error: DataFusionError) -> QueryError {
         cause = error.source();
     }
     let kind = match error.find_root() {
-        DataFusionError::ResourcesExhausted(_) => ErrorKind::BudgetExceeded,
+        DataFusionError::ResourcesExhausted(cause) => {
+            let cause = cause.lines().next().unwrap_or_default();
+            let message = format!(
+                "the query needs more memory than one query may have (query_frontend.max_memory_per_query, or read.max_memory_per_query of the tenant): add a filter or a LIMIT, sort less, or group by less ({cause})"
+            );
+            return QueryError::new(ErrorKind::BudgetExceeded, message);
+        }
         DataFusionError::Internal(_) => ErrorKind::Internal,
         _ => ErrorKind::Invalid,
     };

@@ -23,6 +23,8 @@ const TOKENS_MAX: usize = 1_000;
 const LITERAL_BYTES_MAX: usize = 4096;
 /// Texts put together, over the whole query: each can double the length of a value.
 const CONCATENATIONS_MAX: usize = 6;
+/// What becomes longer with each row, and which over a window is there once for each.
+const GROWING: [&str; 3] = ["array_agg", "string_agg", "listagg"];
 /// Different attributes in one query.
 const ATTRIBUTES_MAX: usize = 100;
 
@@ -79,6 +81,9 @@ impl Reader {
                     FunctionArguments::List(list) => list.args.as_slice(),
                     _ => &[],
                 };
+                if function.over.is_some() && GROWING.contains(&name.as_str()) {
+                    return Err(QueryError::invalid(format!("{name} cannot be used over a window: each row would hold the rows before it")));
+                }
                 match name.as_str() {
                     "concat" => self.concatenate(arguments.len())?,
                     "attribute" | "attribute_number" => {

@@ -168,6 +168,15 @@ async fn rows_and_memory_have_their_bounds() {
     let poor = place.engine.accounting(&reads);
     let error = asked(&poor, "SELECT * FROM spans ORDER BY name, duration_ns", SqlFormat::Csv, 100).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::BudgetExceeded, "{error}");
+    assert!(error.message.contains("max_memory_per_query"), "{error}");
+    for window in ["count(*) OVER ()", "last_value(name) OVER (ROWS BETWEEN CURRENT ROW AND 1000000 FOLLOWING)"] {
+        let query = format!("SELECT span_id, {window} FROM spans");
+        let error = asked(&poor, &query, SqlFormat::Csv, 100).await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::BudgetExceeded, "{window}: {error}");
+        assert!(asked(&place.engine, &query, SqlFormat::Csv, 100).await.is_ok(), "{window}");
+    }
+    let error = asked(&place.engine, "SELECT array_agg(name) OVER (ORDER BY start_time) FROM spans", SqlFormat::Csv, 100).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Invalid, "{error}");
     let reads = Arc::new(Reads::within(Budget { read_bytes_max: 1, memory_bytes_max: u64::MAX }));
     let error = asked(&place.engine.accounting(&reads), "SELECT name FROM spans", SqlFormat::Csv, 100).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::BudgetExceeded, "{error}");
