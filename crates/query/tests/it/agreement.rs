@@ -109,7 +109,7 @@ fn filters_agree() {
 
 #[test]
 fn pipelines_agree() {
-    runtime().block_on(each_query(2, count(3_500), |asker| asker.pipeline(), check_search));
+    runtime().block_on(each_query(2, count(3_500), |asker| asker.hinted_pipeline(), check_search));
 }
 
 #[test]

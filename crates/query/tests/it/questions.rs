@@ -57,6 +57,73 @@ impl Literal {
             Self::Text(text) => quoted(text),
         }
     }
+
+    /// Another way to write the same literal.
+    fn written_otherwise(&self, rng: &mut StdRng) -> String {
+        match self {
+            Self::Word(text) => text.clone(),
+            Self::Number(text) => match text.strip_suffix("ns").and_then(|nanos| nanos.parse::<i64>().ok()) {
+                Some(nanos) => duration_otherwise(nanos, rng),
+                None => number_otherwise(text, rng),
+            },
+            Self::Text(text) if !text.contains(['`', '\r']) && rng.random_bool(0.5) => format!("`{text}`"),
+            Self::Text(text) => escaped(text, rng),
+        }
+    }
+}
+
+/// `1500000000ns` as `1.5s`, `1500ms` and so on, where that is exact.
+fn duration_otherwise(nanos: i64, rng: &mut StdRng) -> String {
+    let sign = if nanos < 0 { "-" } else { "" };
+    let left = nanos.unsigned_abs();
+    let units = [("us", 1_000), ("µs", 1_000), ("μs", 1_000), ("ms", 1_000_000), ("s", 1_000_000_000), ("m", 60_000_000_000), ("h", 3_600_000_000_000)];
+    let (unit, size) = units[rng.random_range(0..units.len())];
+    if left % size == 0 && left > 0 {
+        return format!("{sign}{}{unit}", left / size);
+    }
+    match rng.random_range(0..3) {
+        // A fraction is exact to the nanosecond.
+        0 if left < 1_000_000_000_000_000 => format!("{sign}{}.{:09}s", left / 1_000_000_000, left % 1_000_000_000),
+        1 if left < 1_000_000_000 => format!("{sign}.{left:09}s"),
+        _ => {
+            let (seconds, rest) = (left / 1_000_000_000, left % 1_000_000_000);
+            format!("{sign}{}h{}m{}s{rest}ns", seconds / 3_600, seconds / 60 % 60, seconds % 60)
+        }
+    }
+}
+
+/// The same whole number with zeros before it, the same float with an exponent or without needless digits.
+fn number_otherwise(text: &str, rng: &mut StdRng) -> String {
+    let (sign, digits) = text.strip_prefix('-').map_or(("", text), |digits| ("-", digits));
+    if digits.bytes().all(|c| c.is_ascii_digit()) {
+        return format!("{sign}00{digits}");
+    }
+    match digits.parse::<f64>() {
+        Ok(value) if rng.random_bool(0.5) => format!("{sign}{value:e}"),
+        Ok(value) if value != 0.0 => format!("{sign}{value:E}"),
+        _ => digits.strip_prefix("0.").map_or(text.to_owned(), |fraction| format!("{sign}.{fraction}")),
+    }
+}
+
+/// Every character in one of the ways to escape it, or as it is.
+fn escaped(text: &str, rng: &mut StdRng) -> String {
+    let mut out = String::from("\"");
+    for c in text.chars() {
+        match rng.random_range(0..5) {
+            0 if (c as u32) < 0x1_0000 => out.push_str(&format!("\\u{:04x}", c as u32)),
+            0 | 1 => out.push_str(&format!("\\U{:08x}", c as u32)),
+            2 => c.to_string().bytes().for_each(|byte| out.push_str(&format!("\\x{byte:02x}"))),
+            3 => c.to_string().bytes().for_each(|byte| out.push_str(&format!("\\{byte:03o}"))),
+            _ => match c {
+                '"' | '\\' => out.extend(['\\', c]),
+                '\n' => out.push_str("\\n"),
+                '\r' => out.push_str("\\r"),
+                '\t' => out.push_str("\\t"),
+                c => out.push(c),
+            },
+        }
+    }
+    out + "\""
 }
 
 /// A string literal.
@@ -178,8 +245,21 @@ impl Asker<'_> {
     }
 
     fn key(&mut self) -> Name {
-        let name = self.vocabulary.keys.choose(&mut self.rng).expect("there are attributes").clone();
+        let mut name = self.vocabulary.keys.choose(&mut self.rng).expect("there are attributes").clone();
+        if !name.text.contains('"') && self.chance(0.05) {
+            let (scope, key) = name.text.split_once('.').expect("a key has a dot before it");
+            name.text = format!("{scope}.\"{key}\"");
+        }
         self.perhaps_of_parent(name)
+    }
+
+    /// Hints change no answer, but for how many exemplars there are.
+    fn hinted(&mut self, query: String) -> String {
+        if !self.chance(0.08) {
+            return query;
+        }
+        let hints = ["most_recent=true", "most_recent = false", "sample=0.1", "exemplars=false", "exemplars=7", "unheard_of=\"of\"", "span_sample=true", "a=1s, b=nil, exemplars=true"];
+        format!("{query} with({})", self.pick(&hints))
     }
 
     fn name(&mut self) -> Name {
@@ -258,20 +338,28 @@ impl Asker<'_> {
             }
             _ => self.comparison(),
         };
+        let literal = self.write(&literal);
         match self.chance(0.1) {
-            true => format!("{} {op} {}", literal.written(), name.text),
-            false => format!("{} {op} {}", name.text, literal.written()),
+            true => format!("{literal} {op} {}", name.text),
+            false => format!("{} {op} {literal}", name.text),
+        }
+    }
+
+    fn write(&mut self, literal: &Literal) -> String {
+        match self.chance(0.15) {
+            true => literal.written_otherwise(&mut self.rng),
+            false => literal.written(),
         }
     }
 
     fn number(&mut self, depth: usize) -> String {
         match self.below(if depth == 0 { 5 } else { 8 }) {
             0..=2 => self.measured(),
-            3 => self.pick(&["1", "2", "0", "-3", "1.5", "100ms", "3ns", "-1", "0.5"]).into(),
+            3 => self.pick(&["1", "2", "0", "-3", "1.5", "100ms", "3ns", "-1", "0.5", "1e3", "2.5E-1", ".25", "1h2m", "0.1s"]).into(),
             4 => {
                 let name = self.key();
                 match name.literals.iter().find(|l| matches!(l, Literal::Number(_))) {
-                    Some(literal) => literal.written(),
+                    Some(literal) => self.write(literal),
                     None => name.text,
                 }
             }
@@ -297,7 +385,8 @@ impl Asker<'_> {
             15 | 16 => format!("{} {} {}", self.number(2), self.comparison(), self.number(2)),
             17 => {
                 let name = self.name();
-                let values: Vec<String> = (0..=self.below(3)).map(|_| self.literal_for(&name).written()).collect();
+                let values: Vec<Literal> = (0..=self.below(3)).map(|_| self.literal_for(&name)).collect();
+                let values: Vec<String> = values.iter().map(|value| self.write(value)).collect();
                 format!("{} {} [{}]", name.text, self.pick(&["in", "not in"]), values.join(", "))
             }
             18 => format!("({} {} nil)", self.number(1), self.pick(&["=", "!="])),
@@ -402,16 +491,24 @@ impl Asker<'_> {
         if stages.len() == 1 && self.chance(0.2) {
             stages.insert(0, format!("by({})", self.any_name()));
         }
-        stages.join(" | ")
+        let between = self.pick(&[" | ", " | ", " | ", "|", "\n\t| /* then */ "]);
+        stages.join(between)
+    }
+
+    /// As a search.
+    pub fn hinted_pipeline(&mut self) -> String {
+        let query = self.pipeline();
+        self.hinted(query)
     }
 
     /// A search with one filter, perhaps with `select`.
     pub fn single_filter(&mut self) -> String {
         let filter = format!("{{ {} }}", self.condition(3));
-        match self.chance(0.1) {
+        let query = match self.chance(0.1) {
             true => format!("{filter} | select({}, {})", self.any_name(), self.any_name()),
             false => filter,
-        }
+        };
+        self.hinted(query)
     }
 
     fn metrics_function(&mut self) -> String {
@@ -433,6 +530,11 @@ impl Asker<'_> {
     }
 
     pub fn metrics(&mut self) -> String {
+        let query = self.metrics_query();
+        self.hinted(query)
+    }
+
+    fn metrics_query(&mut self) -> String {
         let pipeline = match self.below(4) {
             0 => self.pipeline(),
             _ => self.filter(),
@@ -447,27 +549,61 @@ impl Asker<'_> {
             };
             return format!("{pipeline} | compare({}{rest})", self.filter());
         }
-        let mut query = format!("{pipeline} | {}", self.metrics_function());
-        let compared = |asker: &mut Self| format!(" {} {}", asker.comparison(), asker.pick(&["1", "0", "0.05", "2", "1s"]));
-        if self.chance(0.15) {
-            query += &compared(self);
+        let function = self.metrics_function();
+        let one = format!("{pipeline} | {function}");
+        let query = self.with_second_stages(one);
+        if !self.chance(0.1) {
+            return query;
         }
-        if self.chance(0.2) {
-            query += &format!(" | {}({})", self.pick(&["topk", "bottomk"]), 1 + self.below(4));
-            if self.chance(0.2) {
-                query += &compared(self);
+        // Of sums the last digits may differ, and so may all of what is left of them.
+        let exact = ["rate", "count", "min", "max"].iter().any(|word| function.starts_with(word));
+        let op = if exact { self.pick(&["+", "-", "*", "/", "%", "^"]) } else { self.pick(&["+", "-", "*", "/"]) };
+        match self.below(4) {
+            0 => format!("({query}) {op} {}", self.pick(&["3", "1e1", ".5", "2s"])),
+            1 => format!("{} {op} ({query})", self.pick(&["3", "0", "1500ms"])),
+            2 => {
+                let filter = self.filter();
+                let other = self.with_second_stages(format!("{filter} | {function}"));
+                format!("({query}) {op} ({other})")
             }
+            _ => format!("(({query}) {op} ({} | {function})) {} ({} | rate())", self.filter(), self.pick(&["+", "/"]), self.filter()),
         }
-        if self.chance(0.08) {
-            let op = self.pick(&["+", "-", "*", "/"]);
-            let function = query.rsplit(" | ").next().unwrap_or_default().to_owned();
-            if !function.starts_with(['t', 'b']) && !function.contains(['<', '>', '=']) {
-                return match self.chance(0.5) {
-                    true => format!("({query}) {op} 3"),
-                    false => format!("({query}) {op} ({} | {function})", self.filter()),
-                };
-            }
+    }
+
+    /// Comparisons and selections, in any order and number.
+    fn with_second_stages(&mut self, mut query: String) -> String {
+        while self.chance(0.22) {
+            query += &match self.chance(0.5) {
+                true => format!(" {} {}", self.comparison(), self.pick(&["1", "0", "0.05", "2", "1s", "5e-2", "50ms", "-1"])),
+                false => format!(" | {}({})", self.pick(&["topk", "bottomk"]), 1 + self.below(4)),
+            };
         }
         query
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::SeedableRng;
+
+    #[test]
+    fn a_literal_written_otherwise_is_the_same() {
+        let mut rng = StdRng::seed_from_u64(4);
+        let texts = ["", "GET", "a\"b\\c", "ä ß 😀\n\t", "\u{1}`", "x\ry"];
+        let numbers = [0, 1, -1, 1_000, 123_456_789, -60_000_000_000, 3_600_000_000_000, i64::MAX, i64::MAX - 7, 1_500_000_000, 9_000_000_001];
+        let floats = [0.0, 0.5, -0.25, 1e300, 5e-324, 1000.0, 123.456];
+        let literals = texts.iter().map(|text| Literal::Text((*text).to_owned())).collect::<Vec<_>>();
+        let durations = numbers.map(Literal::of_duration);
+        let literals = literals.into_iter().chain(numbers.map(Literal::of_int)).chain(durations);
+        let literals = literals.chain(floats.map(|value| Literal::Number(format!("{value:?}"))));
+        for literal in literals {
+            let parsed = |text: &str| traceql::parse(&format!("{{ .x = {text} }}")).unwrap_or_else(|e| panic!("{text}: {e}")).to_string();
+            let plain = parsed(&literal.written());
+            for _ in 0..20 {
+                let otherwise = literal.written_otherwise(&mut rng);
+                assert_eq!(parsed(&otherwise), plain, "{otherwise}");
+            }
+        }
     }
 }

@@ -1,6 +1,9 @@
 //! Metrics: series over time, from the starts of the spans that a pipeline leaves.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    cmp::Ordering,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use traceql::ast::{
     ArithmeticOp, Attribute, AttributeName, ComparisonOp, Intrinsic, MetricsExpr, MetricsFunction, MetricsQuery,
@@ -104,20 +107,46 @@ pub fn evaluate(traces: &[Trace<'_>], expr: &MetricsExpr, axis: Axis, patterns: 
         let (series, ambiguous) = compare(traces.iter().flat_map(of_trace), &comparison, axis, patterns);
         return Answer { series, rest: vec![], ambiguous };
     }
-    let cut = query.second.iter().position(|s| !matches!(s, SecondStage::Compare(..))).unwrap_or(query.second.len());
-    let series = filtered(series(traces, query, axis, patterns), &query.second[..cut]);
-    Answer { series, rest: query.second[cut..].to_vec(), ambiguous: false }
+    let selects = |stage: &SecondStage| !matches!(stage, SecondStage::Compare(..));
+    // One selection is told apart by the values that it leaves, whichever of equal ones it takes.
+    let cut = match query.second.iter().filter(|stage| selects(stage)).count() {
+        1 => query.second.iter().position(selects).expect("there is one"),
+        _ => query.second.len(),
+    };
+    let mut ambiguous = false;
+    let series = staged(series(traces, query, axis, patterns), &query.second[..cut], &mut ambiguous);
+    Answer { series, rest: query.second[cut..].to_vec(), ambiguous }
 }
 
-/// Drops the samples that fail.
-pub fn filtered(mut series: Vec<Series>, stages: &[SecondStage]) -> Vec<Series> {
+fn staged(mut series: Vec<Series>, stages: &[SecondStage], ambiguous: &mut bool) -> Vec<Series> {
     for stage in stages {
-        let SecondStage::Compare(op, bound) = stage else { panic!("only comparisons drop samples one by one") };
-        for sample in series.iter_mut().flat_map(|s| &mut s.samples) {
-            *sample = sample.filter(|sample| passes(*op, sample.value, *bound));
+        match stage {
+            SecondStage::Compare(op, bound) => {
+                for sample in series.iter_mut().flat_map(|s| &mut s.samples) {
+                    *sample = sample.filter(|sample| passes(*op, sample.value, *bound));
+                }
+            }
+            SecondStage::TopK(k) => select(&mut series, *k, |a, b| b.total_cmp(&a), ambiguous),
+            SecondStage::BottomK(k) => select(&mut series, *k, |a, b| a.total_cmp(&b), ambiguous),
         }
     }
     series
+}
+
+/// Keeps the first `k` samples of every bucket. Which of equal ones are kept is not known here.
+fn select(series: &mut [Series], k: i64, order: impl Fn(f64, f64) -> Ordering, ambiguous: &mut bool) {
+    let k = usize::try_from(k).expect("at least 1");
+    for bucket in 0..series.first().map_or(0, |s| s.samples.len()) {
+        let mut present: Vec<(usize, Sample)> =
+            series.iter().enumerate().filter_map(|(at, s)| Some((at, s.samples[bucket]?))).collect();
+        present.sort_by(|(_, a), (_, b)| order(a.value, b.value));
+        if let (Some((_, last)), Some((_, next))) = (present.get(k - 1), present.get(k)) {
+            *ambiguous |= last.value == next.value || (last.value - next.value).abs() <= last.slack + next.slack;
+        }
+        for (at, _) in present.into_iter().skip(k) {
+            series[at].samples[bucket] = None;
+        }
+    }
 }
 
 pub fn passes(op: ComparisonOp, value: f64, bound: f64) -> bool {
@@ -146,7 +175,7 @@ fn combined(
             return vec![Series { labels: vec![], samples: vec![sample; axis.stamps().len()] }];
         }
         MetricsExpr::Query(query) => {
-            return filtered(series(traces, query, axis, patterns), &query.second);
+            return staged(series(traces, query, axis, patterns), &query.second, ambiguous);
         }
         MetricsExpr::Binary { op, left, right } => {
             let left = combined(traces, left, axis, patterns, ambiguous);
@@ -182,7 +211,13 @@ fn computed(op: ArithmeticOp, left: Sample, right: Sample) -> Option<Sample> {
         ArithmeticOp::Modulo => l % r,
         ArithmeticOp::Power => l.powf(r),
     };
-    value.is_finite().then_some(Sample { value, slack: value.abs() * 1e-9 })
+    let slack = match op {
+        ArithmeticOp::Add | ArithmeticOp::Subtract => left.slack + right.slack,
+        ArithmeticOp::Multiply => left.slack * r.abs() + right.slack * l.abs(),
+        // What does not hold its place under rounding is asked of exact samples only.
+        _ => 0.0,
+    };
+    value.is_finite().then_some(Sample { value, slack: value.abs() * 1e-9 + slack })
 }
 
 /// The spans that count, by group and bucket.
