@@ -3,7 +3,7 @@
 //! Each message has job metrics. A query that is over before it has anything to tell is one answer, with everything in
 //! its head; dropping the stream stops the query. Of a search every trace is sent once, and no more than the limit. Of a
 //! metrics query every message holds samples as they are so far, and the last ones the whole answer: a client keeps the
-//! newest sample of each series and time.
+//! newest sample of each series and time. What was sent and is not in the answer is sent as not-a-number before it.
 
 use crate::{
     Failure,
@@ -18,7 +18,7 @@ use futures::{
 use model::TenantId;
 use prost::Message;
 use proto::tempopb::{QueryRangeResponse, SearchResponse};
-use query::{MetricsRequest, Partial, SearchRequest};
+use query::{MetricsRequest, Partial, RangeAnswer, SearchRequest};
 use std::{
     collections::{HashSet, VecDeque},
     sync::Arc,
@@ -28,7 +28,8 @@ use tonic::{Extensions, Response, Status, metadata::MetadataMap};
 
 pub type Messages<T> = BoxStream<'static, Result<T, Status>>;
 
-type Outcome<T> = (Result<T, Failure>, Account);
+/// The last messages, in their order.
+type Outcome<T> = (Result<Vec<T>, Failure>, Account);
 
 /// The answer begins with the first message, or fails if the search fails before.
 pub async fn search(
@@ -41,7 +42,7 @@ pub async fn search(
     let limit = request.limit;
     let search: BoxFuture<'static, Outcome<SearchResponse>> = Box::pin(async move {
         let search = account.engine().search_telling(&tenants, request, Some(&partial));
-        (shared.gate.run(&tenants, search).await, account)
+        (shared.gate.run(&tenants, search).await.map(|answer| vec![answer]), account)
     });
     let mut sent: HashSet<String> = HashSet::new();
     let packets = move |SearchResponse { mut traces, metrics }: SearchResponse| {
@@ -64,8 +65,8 @@ pub async fn metrics(
 ) -> Result<Response<Messages<QueryRangeResponse>>, Status> {
     let (partial, parts) = Partial::channel(shared.state.config.streaming_interval);
     let query: BoxFuture<'static, Outcome<QueryRangeResponse>> = Box::pin(async move {
-        let query = account.engine().query_range_telling(&tenants, request, Some(&partial));
-        (shared.gate.run(&tenants, query).await, account)
+        let query = account.engine().query_range_telling(&tenants, request, &partial);
+        (shared.gate.run(&tenants, query).await.map(last_messages), account)
     });
     let packets = |QueryRangeResponse { series, metrics, status, message }: QueryRangeResponse| {
         let metrics = Some(metrics.unwrap_or_default());
@@ -77,6 +78,13 @@ pub async fn metrics(
         messages
     };
     begin(query, parts, Box::new(packets)).await
+}
+
+/// What is taken back, if anything is, and the answer.
+fn last_messages(RangeAnswer { taken_back, answer }: RangeAnswer) -> Vec<QueryRangeResponse> {
+    let taking_back = QueryRangeResponse { series: taken_back, metrics: answer.metrics, ..Default::default() };
+    let taking_back = Some(taking_back).filter(|message| !message.series.is_empty());
+    taking_back.into_iter().chain([answer]).collect()
 }
 
 async fn begin<T: Send + 'static>(
@@ -116,15 +124,15 @@ impl<T> Running<T> {
     /// Waits for what the query tells next, or for its answer, and makes messages of it. Returns what the account says by
     /// then for the head of the answer.
     async fn step(&mut self) -> Result<MetadataMap, Status> {
-        let (response, head) = tokio::select! {
+        let (responses, head) = tokio::select! {
             biased;
             (outcome, account) = &mut self.query => {
                 self.over = true;
                 (outcome?, MetadataMap::from_headers(account.headers()))
             }
-            Some(part) = self.parts.recv() => (part, MetadataMap::new()),
+            Some(part) = self.parts.recv() => (vec![part], MetadataMap::new()),
         };
-        self.ready.extend((self.packets)(response));
+        self.ready.extend(responses.into_iter().flat_map(&mut self.packets));
         Ok(head)
     }
 }

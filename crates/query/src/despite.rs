@@ -100,6 +100,7 @@ impl Engine {
                 }
             }
         };
+        reads.end();
         waiting.done();
         outcome
     }

@@ -18,6 +18,7 @@ mod legacy;
 mod live;
 mod lookup;
 mod matching;
+mod memory;
 mod mentioned;
 mod metrics;
 mod narrow;
@@ -50,7 +51,7 @@ mod walk;
 mod wholesale;
 
 pub use engine::{Answer, Engine, EngineConfig};
-pub use metrics::{INTERVALS_MAX, default_step, duration_quantile};
+pub use metrics::{INTERVALS_MAX, RangeAnswer, default_step, duration_quantile};
 pub use explain::{Explanation, StageTime, UnitRead};
 pub use partial::Partial;
 pub use live::{LiveData, LiveGeneration, NoLiveData};

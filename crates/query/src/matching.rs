@@ -24,6 +24,7 @@ use crate::{
     engine::{Engine, MERGE_NARROW_TRACES_MAX, MERGE_TRACES_MAX, merge_chunks},
     explain::Pruned,
     layout::Layout,
+    memory::entry_bytes,
     parents,
     predicate::{Constant, Predicate, compile},
     reads::Reads,
@@ -179,14 +180,14 @@ impl Part {
     pub fn rows(&self, records: RecordBatch, reads: &Reads) -> Result<TraceRows, QueryError> {
         let records = match self.apart.is_empty() || records.num_rows() == 0 {
             true => records,
-            false => self.without_apart(records)?,
+            false => self.without_apart(records, reads)?,
         };
         let records = self.selection.finish(records, reads)?;
         let layout = Layout { schema: records.schema(), catalogue: Arc::clone(&self.source.layout().catalogue) };
         Ok(TraceRows { records, layout })
     }
 
-    fn without_apart(&self, records: RecordBatch) -> Result<RecordBatch, QueryError> {
+    fn without_apart(&self, records: RecordBatch, reads: &Reads) -> Result<RecordBatch, QueryError> {
         let ids = records.column_by_name(schema::TRACE_ID).ok_or_else(|| QueryError::internal("rows without trace ids"))?;
         let ids = ids.as_fixed_size_binary();
         let mut keep = BooleanBufferBuilder::new(records.num_rows());
@@ -198,7 +199,10 @@ impl Part {
             apart.extend(left_out);
         }
         if let Some(touched) = &self.touched {
-            touched.lock().extend(apart);
+            let mut touched = touched.lock();
+            let known = touched.len();
+            touched.extend(apart);
+            reads.hold((touched.len() - known) * entry_bytes::<TraceId, ()>())?;
         }
         if kept == records.num_rows() {
             return Ok(records);

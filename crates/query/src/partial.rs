@@ -2,8 +2,8 @@
 //!
 //! A search tells traces. A trace is told once it is certain to be in the answer, with all that the answer says of it: no source still to be
 //! read has spans as new, and the traces that are judged last, those with parts in blocks and in live data, are too
-//! few to push it out. A metrics query tells its samples as they are so far: later ones take their place. Whoever is slow to
-//! listen hears less; the answer itself is whole in any case.
+//! few to push it out. A metrics query tells its samples as they are so far: later ones take their place, and what the
+//! answer has not it takes back. Whoever is slow to listen hears less; the answer itself is whole in any case.
 
 use std::{
     collections::HashSet,
@@ -15,7 +15,7 @@ use proto::tempopb::{SearchMetrics, SearchResponse, TraceSearchMetadata};
 use tokio::sync::mpsc;
 
 /// Messages that may wait to be heard. One more is not sent.
-const WAITING_MAX: usize = 4;
+pub(crate) const WAITING_MAX: usize = 4;
 
 /// The teller's end, for one query.
 pub struct Partial<T> {
@@ -35,9 +35,10 @@ impl<T> Partial<T> {
         self.sender.capacity() > 0 && last.elapsed() >= self.every
     }
 
-    pub(crate) fn tell(&self, message: T) {
+    /// Whether it will be heard, if the client stays.
+    pub(crate) fn tell(&self, message: T) -> bool {
         // Full or closed: the answer says it all again.
-        let _ = self.sender.try_send(message);
+        self.sender.try_send(message).is_ok()
     }
 }
 

@@ -16,6 +16,7 @@ use ulid::Ulid;
 
 use crate::{
     explain::{Explanation, Trail},
+    memory::{Held, Memory},
     request::QueryError,
     time_limit::{TimeLimit, Waiting},
 };
@@ -46,12 +47,13 @@ impl Default for Budget {
 }
 
 /// Shared by all parts of a query.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Reads {
     budget: Budget,
     time: TimeLimit,
-    /// Held for the answer until its end.
-    held: AtomicU64,
+    memory: Arc<Memory>,
+    /// Of that, what stays until the attempt at an answer ends.
+    kept: AtomicU64,
     /// Bytes asked of blocks, from the store or from a cache.
     pub bytes: AtomicU64,
     /// Rows of the row groups and live batches that were looked at.
@@ -60,6 +62,12 @@ pub struct Reads {
     /// Reads that brought what they should.
     pub succeeded: AtomicU64,
     blocks: Mutex<Blocks>,
+}
+
+impl Default for Reads {
+    fn default() -> Self {
+        Self::within(Budget::UNLIMITED)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -81,7 +89,17 @@ pub struct BrokenBlock {
 
 impl Reads {
     pub fn within(budget: Budget) -> Self {
-        Self { budget, ..Self::default() }
+        Self {
+            budget,
+            time: TimeLimit::default(),
+            memory: Arc::new(Memory::of(budget.memory_bytes_max)),
+            kept: AtomicU64::default(),
+            bytes: AtomicU64::default(),
+            spans: AtomicU64::default(),
+            trail: Trail::default(),
+            succeeded: AtomicU64::default(),
+            blocks: Mutex::default(),
+        }
     }
 
     /// Ends the query this long after its beginning.
@@ -134,23 +152,29 @@ impl Reads {
 
     /// Bytes that stay in memory until the answer is made.
     pub(crate) fn hold(&self, bytes: usize) -> Result<(), QueryError> {
-        let before = self.held.fetch_add(bytes as u64, Ordering::Relaxed);
-        self.fits_beside(before, bytes)
+        self.memory.take(bytes as u64)?;
+        self.kept.fetch_add(bytes as u64, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Bytes that are in memory now, beside those that stay.
     pub(crate) fn fits(&self, bytes: usize) -> Result<(), QueryError> {
-        self.fits_beside(self.held.load(Ordering::Relaxed), bytes)
+        self.memory.fits(bytes as u64)
     }
 
-    fn fits_beside(&self, held: u64, bytes: usize) -> Result<(), QueryError> {
-        if held.saturating_add(bytes as u64) > self.budget.memory_bytes_max {
-            return Err(over_budget(format!(
-                "the query needs more than {} bytes of memory, the most that one query may have (query_frontend.max_memory_per_query): ask for fewer results, a shorter time range or fewer groups",
-                self.budget.memory_bytes_max
-            )));
-        }
-        Ok(())
+    /// A share of the query's memory, to be grown by who needs it.
+    pub(crate) fn held(&self) -> Held {
+        Held::nothing(&self.memory)
+    }
+
+    /// Bytes that the query holds at this moment: of rows, groups, cells and series.
+    pub fn memory_bytes(&self) -> u64 {
+        self.memory.held()
+    }
+
+    /// Gives back what an attempt kept.
+    fn forget_kept(&self) {
+        self.memory.give_back(self.kept.swap(0, Ordering::Relaxed));
     }
 
     /// Before each attempt at an answer: what earlier attempts looked at does not count, what they read does.
@@ -158,8 +182,13 @@ impl Reads {
         self.time.begin();
         self.spans.store(0, Ordering::Relaxed);
         self.trail.begin();
-        self.held.store(0, Ordering::Relaxed);
+        self.forget_kept();
         self.blocks.lock().missing.clear();
+    }
+
+    /// After the last attempt.
+    pub(crate) fn end(&self) {
+        self.forget_kept();
     }
 
     /// From now on the query does without the block. `None` if it did so already.

@@ -114,13 +114,12 @@ impl Engine {
                 async move { reading.await.unwrap_or_else(|e| Err(QueryError::internal(e))) }
             })
             .buffered(self.parallelism().get());
-        let (mut parts, mut bytes) = (vec![], 0);
+        let (mut parts, mut held) = (vec![], reads.held());
         while let Some(read) = reading.next().await {
             for part in read? {
-                bytes += part.records.get_array_memory_size();
+                held.grow(part.records.get_array_memory_size())?;
                 parts.push(part);
             }
-            reads.fits(bytes)?;
         }
         if parts.is_empty() {
             return Ok(None);

@@ -50,11 +50,28 @@ impl Data {
 
     /// Stores a block with a trace of the same kind.
     pub async fn store(&self, trace_id: u128) {
+        self.store_all(trace_id, request(trace_id)).await;
+    }
+
+    /// Stores a block with so many traces, each of a span of a user of its own.
+    pub async fn store_users(&self, users: u32) {
+        let mut all = request(TRACE_ID);
+        let spans = &mut all.resource_spans[0].scope_spans[0].spans;
+        let (root, _) = (spans.remove(0), spans.remove(0));
+        spans.extend((1..=users).map(|user| Span {
+            trace_id: u128::from(user).to_be_bytes().to_vec(),
+            attributes: vec![attribute("user", Value::StringValue(format!("user {user}")))],
+            ..root.clone()
+        }));
+        self.store_all(1, all).await;
+    }
+
+    async fn store_all(&self, number: u128, request: ExportTraceServiceRequest) {
         let mut config = StorageConfig::default();
         config.local.path = self.folder.path().to_owned();
         let storage = Storage::open(&config).await.unwrap();
-        let records = batch(request(trace_id)).records;
-        let mut writer = BlockWriter::new(Ulid::from_parts(1, trace_id), records.schema(), WriterOptions::default());
+        let records = batch(request).records;
+        let mut writer = BlockWriter::new(Ulid::from_parts(1, number), records.schema(), WriterOptions::default());
         writer.write(&records).unwrap();
         let entry = storage.put_block(&TenantId::single(), &writer.finish().unwrap()).await.unwrap();
         let table = storage.table(&TenantId::single()).await.unwrap();
@@ -93,15 +110,18 @@ impl LiveData for Shop {
 
 fn batch(request: ExportTraceServiceRequest) -> SpanBatch {
     let mut builder = SpanBatchBuilder::new(AttributeLimits::default());
-    builder.append_request(&request.encode_to_vec(), |_| panic!("two spans fill no builder")).unwrap();
+    builder.append_request(&request.encode_to_vec(), |_| panic!("a few spans fill no builder")).unwrap();
     builder.finish()
+}
+
+fn attribute(key: &str, value: Value) -> KeyValue {
+    KeyValue { key: key.to_owned(), value: Some(AnyValue { value: Some(value) }) }
 }
 
 /// A server span `GET /cart` of 20 ms, with a failed child `db.get` of 5 ms. A second ago.
 fn request(trace_id: u128) -> ExportTraceServiceRequest {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
     let start = now - 1_000_000_000;
-    let attribute = |key: &str, value: Value| KeyValue { key: key.to_owned(), value: Some(AnyValue { value: Some(value) }) };
     let root = Span {
         trace_id: trace_id.to_be_bytes().to_vec(),
         span_id: vec![1; 8],

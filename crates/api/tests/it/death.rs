@@ -4,7 +4,8 @@ use crate::{
     data::{Data, TRACE_ID_TEXT},
     server::Server,
 };
-use proto::tempopb::{SearchRequest, streaming_querier_client::StreamingQuerierClient};
+use futures::TryStreamExt;
+use proto::tempopb::{QueryInstantRequest, QueryRangeRequest, SearchRequest, streaming_querier_client::StreamingQuerierClient};
 use query::Budget;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -186,6 +187,46 @@ async fn a_query_with_many_groups_is_refused_before_it_takes_the_memory() {
     let query = encode(&format!("{{ }} | rate() by ({})", names.join(", ")));
     let (status, body) = ask(&server, &format!("/api/metrics/query_range?q={query}")).await;
     assert!([200, 400].contains(&status), "{status} {body}");
+}
+
+/// Groups, cells and series count: where they take more than there is, the query is refused, and says which setting it is.
+#[tokio::test]
+async fn metrics_queries_keep_to_their_memory() {
+    let many = [
+        "{ } | rate() by (span.user)",
+        "{ } | quantile_over_time(duration, .5, .9) by (trace:id, span.user)",
+        "{ } | compare({ status = error })",
+        "{ } | count_over_time() by (span.user) | topk(3)",
+        "({ } | rate() by (span.user)) + ({ } | rate() by (span.user))",
+    ];
+    let few = ["{ } | rate()", "{ } | quantile_over_time(duration, .5, .9) by (name)", "{ span.user = `user 7` } | rate() by (span.user)"];
+    for (megabytes, queries, status) in [(1, &many[..], 422), (1, &few[..], 200), (256, &many[..], 200)] {
+        let data = Data::open().await;
+        data.store_users(8_000).await;
+        let memory_bytes_max = megabytes << 20;
+        let server = Server::over(data, false, |config| config.budget = Budget { read_bytes_max: u64::MAX, memory_bytes_max }).await;
+        let mut client = StreamingQuerierClient::connect(format!("http://{}", server.address)).await.unwrap();
+        for query in queries {
+            for path in ["/api/metrics/query_range", "/api/metrics/query"] {
+                let (answered, body) = ask(&server, &format!("{path}?step=30m&q={}", encode(query))).await;
+                assert_eq!(answered, status, "{path}: {query}: {}", &body[..body.len().min(300)]);
+                assert!(status == 200 || body.contains("max_memory_per_query"), "{path}: {query}: {body}");
+            }
+            let step = 1_800_000_000_000;
+            let range = client.metrics_query_range(QueryRangeRequest { query: (*query).to_owned(), step, ..Default::default() }).await;
+            let range = match range {
+                Ok(answer) => answer.into_inner().try_collect::<Vec<_>>().await.map(|messages| messages.len()),
+                Err(refused) => Err(refused),
+            };
+            let instant = client.metrics_query_instant(QueryInstantRequest { query: (*query).to_owned(), ..Default::default() }).await;
+            for outcome in [range.map(|_| ()), instant.map(|_| ())] {
+                match outcome {
+                    Ok(()) => assert_eq!(status, 200, "{query}"),
+                    Err(refused) => assert_eq!((refused.code(), status), (tonic::Code::ResourceExhausted, 422), "{query}: {refused}"),
+                }
+            }
+        }
+    }
 }
 
 #[tokio::test]

@@ -11,12 +11,13 @@ use super::{
     compare::Comparison,
     exemplars::{Exemplar, Exemplars},
     few_cells,
-    groups::{GroupKey, groups},
+    groups::{GroupKey, Groups, groups, key_bytes},
     intervals::Intervals,
     series::{Series, group_labels, number_label},
 };
 use crate::{
     layout::{Place, Reading},
+    memory::{Held, PIECE_BYTES, entry_bytes},
     reader::Reader,
     request::QueryError,
     traces::TraceRows,
@@ -25,12 +26,47 @@ use crate::{
 
 #[derive(Clone)]
 pub enum Cells {
-    Counts(HashMap<GroupKey, Vec<u64>>),
-    Sums(HashMap<GroupKey, Vec<Sum>>),
-    /// By the power of two that bounds the value from above.
-    Histograms { cells: HashMap<GroupKey, Vec<BTreeMap<u8, u64>>>, seconds: bool },
+    Counts(ByGroup<u64>),
+    Sums(ByGroup<Sum>),
+    Histograms { cells: ByGroup<Histogram>, seconds: bool },
     Comparison(Comparison),
 }
+
+/// A cell for each interval, by group.
+type ByGroup<T> = HashMap<GroupKey, Vec<T>>;
+
+/// Values by the power of two that bounds them from above.
+type Histogram = BTreeMap<u8, u64>;
+
+/// What is known of a group in an interval.
+trait Cell {
+    fn merge(&mut self, other: Self);
+
+    /// Bytes beside itself.
+    fn heap_bytes(&self) -> usize {
+        0
+    }
+}
+
+impl Cell for u64 {
+    fn merge(&mut self, other: Self) {
+        *self += other;
+    }
+}
+
+impl Cell for Histogram {
+    fn merge(&mut self, other: Self) {
+        other.into_iter().for_each(|(power, count)| *self.entry(power).or_default() += count);
+    }
+
+    fn heap_bytes(&self) -> usize {
+        self.len().div_ceil(HISTOGRAM_NODE_ENTRIES) * HISTOGRAM_NODE_BYTES
+    }
+}
+
+/// A node of the tree has eleven places, and is half full or more.
+const HISTOGRAM_NODE_ENTRIES: usize = 6;
+const HISTOGRAM_NODE_BYTES: usize = 11 * size_of::<(u8, u64)>() + PIECE_BYTES;
 
 /// Exact parts of min, max, sum and avg.
 #[derive(Clone, Copy, Debug)]
@@ -66,16 +102,18 @@ impl Sum {
         self.sum = total;
     }
 
-    fn merge(&mut self, other: &Self) {
+    fn total(&self) -> f64 {
+        self.sum + self.lost
+    }
+}
+
+impl Cell for Sum {
+    fn merge(&mut self, other: Self) {
         self.count += other.count;
         self.accumulate(other.sum);
         self.lost += other.lost;
         self.min = self.min.min(other.min);
         self.max = self.max.max(other.max);
-    }
-
-    fn total(&self) -> f64 {
-        self.sum + self.lost
     }
 }
 
@@ -94,31 +132,59 @@ impl Cells {
         }
     }
 
+    /// Groups times intervals.
     pub fn len(&self) -> usize {
+        fn number<T>(cells: &ByGroup<T>) -> usize {
+            cells.len() * cells.values().next().map_or(0, Vec::len)
+        }
         match self {
-            Self::Counts(cells) => cells.values().map(Vec::len).sum(),
-            Self::Sums(cells) => cells.values().map(Vec::len).sum(),
-            Self::Histograms { cells, .. } => cells.values().flatten().map(|h| h.len().max(1)).sum(),
+            Self::Counts(cells) => number(cells),
+            Self::Sums(cells) => number(cells),
+            Self::Histograms { cells, .. } => number(cells),
             Self::Comparison(comparison) => comparison.len(),
         }
     }
 
-    pub fn add(&mut self, other: Self) {
+    /// What they take.
+    pub fn heap_bytes(&self) -> usize {
+        fn bytes<T: Cell>(cells: &ByGroup<T>) -> usize {
+            cells.iter().map(|(key, cells)| group_bytes(key, cells)).sum()
+        }
+        match self {
+            Self::Counts(cells) => bytes(cells),
+            Self::Sums(cells) => bytes(cells),
+            Self::Histograms { cells, .. } => bytes(cells),
+            Self::Comparison(comparison) => comparison.heap_bytes(),
+        }
+    }
+
+    /// Returns how much less both take now.
+    pub fn add(&mut self, other: Self) -> usize {
         match (self, other) {
-            (Self::Counts(all), Self::Counts(part)) => add_cells(all, part, |a, b| *a += b),
-            (Self::Sums(all), Self::Sums(part)) => add_cells(all, part, |a, b| a.merge(&b)),
-            (Self::Histograms { cells: all, .. }, Self::Histograms { cells: part, .. }) => {
-                add_cells(all, part, |a, b| b.into_iter().for_each(|(power, count)| *a.entry(power).or_default() += count));
-            }
+            (Self::Counts(all), Self::Counts(part)) => add_cells(all, part),
+            (Self::Sums(all), Self::Sums(part)) => add_cells(all, part),
+            (Self::Histograms { cells: all, .. }, Self::Histograms { cells: part, .. }) => add_cells(all, part),
             (Self::Comparison(all), Self::Comparison(part)) => all.add(part),
             _ => unreachable!("parts of one query are of one kind"),
         }
     }
 
-    /// The series, each with those of the exemplars that are of its group.
-    pub fn into_series(self, query: &MetricsQuery, intervals: &Intervals, exemplars: &Exemplars) -> Vec<Series> {
+    /// The series, each with those of the exemplars that are of its group. `held` is what the cells take, and then what the
+    /// series do.
+    ///
+    /// # Errors
+    /// `BudgetExceeded` if the series take more memory than there is.
+    pub fn into_series(
+        self,
+        query: &MetricsQuery,
+        intervals: &Intervals,
+        exemplars: &Exemplars,
+        held: &mut Held,
+    ) -> Result<Vec<Series>, QueryError> {
         let measured = measured(&query.function);
         let mut chosen: HashMap<GroupKey, Vec<(Option<Value>, Exemplar)>> = HashMap::new();
+        // Labels, and with their series.
+        held.grow(2 * exemplars.heap_bytes())?;
         for (group, value, exemplar) in exemplars.by_group(query, measured) {
             chosen.entry(group).or_default().push((value, exemplar));
         }
@@ -127,9 +193,9 @@ impl Cells {
             (Self::Counts(cells), function) => {
                 let per = if matches!(function, MetricsFunction::Rate) { intervals.step_seconds() } else { 1.0 };
                 let value = |count: &u64| Some(if *count == 0 { 0.0 } else { *count as f64 / per });
-                from_cells(cells, query, value, |key| of_group(key).map(|(_, exemplar)| exemplar).collect())
+                from_cells(cells, query, held, value, |key| of_group(key).map(|(_, exemplar)| exemplar).collect())
             }
-            (Self::Sums(cells), function) => from_cells(cells, query, |sum: &Sum| {
+            (Self::Sums(cells), function) => from_cells(cells, query, held, |sum: &Sum| {
                 let value = match function {
                     // Not-a-number is neither least nor greatest.
                     MetricsFunction::MinOverTime(_) | MetricsFunction::MaxOverTime(_) if sum.min > sum.max => None,
@@ -153,7 +219,7 @@ impl Cells {
                     for q in quantiles {
                         let mut labels = group_labels(query, &key, false);
                         labels.push(number_label("p", *q));
-                        all.push(Series::new(labels, cells.iter().map(|h| Some(quantile(h, *q, seconds))).collect()));
+                        all.push(Series::charged(labels, cells.len(), held, || cells.iter().map(|h| Some(quantile(h, *q, seconds))).collect())?);
                     }
                     // To the quantile that is nearest, of equally near ones the first.
                     for (number, exemplar) in of_group(&key).filter_map(counted) {
@@ -162,62 +228,80 @@ impl Cells {
                         let nearest = all[first..].iter_mut().min_by(|a, b| off(a).total_cmp(&off(b)));
                         nearest.into_iter().for_each(|series| series.exemplars.push(Exemplar { value: Some(value), ..exemplar.clone() }));
                     }
+                    held.shrink(group_bytes(&key, &cells));
                 }
-                all
+                Ok(all)
             }
             (Self::Histograms { cells, seconds }, _) => {
                 let mut all = vec![];
                 for (key, cells) in cells {
-                    let mut powers: Vec<u8> = cells.iter().flat_map(|h| h.keys().copied()).collect();
-                    powers.sort_unstable();
-                    powers.dedup();
+                    let mut met = [false; 256];
+                    cells.iter().flat_map(BTreeMap::keys).for_each(|power| met[usize::from(*power)] = true);
+                    let powers: Vec<u8> = (0..=u8::MAX).filter(|power| met[usize::from(*power)]).collect();
                     let first = all.len();
                     for power in &powers {
                         let mut labels = group_labels(query, &key, false);
                         labels.push(number_label("__bucket", bound(*power, seconds)));
-                        let values = cells.iter().map(|h| Some(h.get(power).copied().unwrap_or(0) as f64)).collect();
-                        all.push(Series::new(labels, values));
+                        let values = || cells.iter().map(|h| Some(h.get(power).copied().unwrap_or(0) as f64)).collect();
+                        all.push(Series::charged(labels, cells.len(), held, values)?);
                     }
                     for (number, exemplar) in of_group(&key).filter_map(counted) {
                         let bucket = power_above(number).and_then(|power| powers.binary_search(&power).ok());
                         let value = number as f64 / if seconds { 1e9 } else { 1.0 };
                         bucket.into_iter().for_each(|at| all[first + at].exemplars.push(Exemplar { value: Some(value), ..exemplar.clone() }));
                     }
+                    held.shrink(group_bytes(&key, &cells));
                 }
-                all
+                Ok(all)
             }
             (Self::Comparison(comparison), MetricsFunction::Compare { top_n, .. }) => {
                 let top = top_n.and_then(|n| usize::try_from(n).ok()).unwrap_or(10);
-                comparison.into_series(top, intervals.count)
+                comparison.into_series(top, intervals.count, held)
             }
             (Self::Comparison(_), _) => unreachable!("only compare() compares"),
         }
     }
 }
 
-fn add_cells<T: Default + Clone>(all: &mut HashMap<GroupKey, Vec<T>>, part: HashMap<GroupKey, Vec<T>>, add: impl Fn(&mut T, T)) {
+/// What a group takes in its table. Equal groups with equal cells take equally much.
+fn group_bytes<T: Cell>(key: &GroupKey, cells: &[T]) -> usize {
+    entry_bytes::<GroupKey, Vec<T>>() + key_bytes(key) + PIECE_BYTES + size_of_val(cells) + cells_bytes(cells)
+}
+
+fn cells_bytes<T: Cell>(cells: &[T]) -> usize {
+    cells.iter().map(Cell::heap_bytes).sum()
+}
+
+/// Returns how much less both take now.
+fn add_cells<T: Cell>(all: &mut ByGroup<T>, part: ByGroup<T>) -> usize {
+    let mut freed = 0;
     for (key, cells) in part {
         match all.entry(key) {
             std::collections::hash_map::Entry::Occupied(mut known) => {
-                known.get_mut().iter_mut().zip(cells).for_each(|(a, b)| add(a, b));
+                freed += group_bytes(known.key(), &cells) + cells_bytes(known.get());
+                known.get_mut().iter_mut().zip(cells).for_each(|(a, b)| a.merge(b));
+                freed -= cells_bytes(known.get());
             }
             std::collections::hash_map::Entry::Vacant(new) => {
                 new.insert(cells);
             }
         }
     }
+    freed
 }
 
-fn from_cells<T>(
-    cells: HashMap<GroupKey, Vec<T>>,
+fn from_cells<T: Cell>(
+    cells: ByGroup<T>,
     query: &MetricsQuery,
+    held: &mut Held,
     value: impl Fn(&T) -> Option<f64>,
     mut exemplars: impl FnMut(&GroupKey) -> Vec<Exemplar>,
-) -> Vec<Series> {
-    let series = |(key, cells): (GroupKey, Vec<T>)| Series {
-        labels: group_labels(query, &key, true),
-        values: cells.iter().map(&value).collect(),
-        exemplars: exemplars(&key),
+) -> Result<Vec<Series>, QueryError> {
+    let series = |(key, cells): (GroupKey, Vec<T>)| {
+        let labels = group_labels(query, &key, true);
+        let series = Series::charged(labels, cells.len(), held, || cells.iter().map(&value).collect())?;
+        held.shrink(group_bytes(&key, &cells));
+        Ok::<_, QueryError>(Series { exemplars: exemplars(&key), ..series })
     };
     cells.into_iter().map(series).collect()
 }
@@ -255,28 +339,35 @@ fn is_duration(name: &Attribute) -> bool {
     )
 }
 
-/// Counts the rows (`selected` of them, or all) into the cells of their groups and intervals, and looks for exemplars.
+/// Counts the rows (`selected` of them, or all) into the cells of their groups and intervals, and looks for exemplars. What
+/// the cells take is charged to `held`.
+///
+/// # Errors
+/// `BudgetExceeded` if they take more memory than there is.
 pub fn fill(
     rows: &TraceRows,
     selected: Option<&[u32]>,
-    function: &MetricsFunction,
-    by: &[Attribute],
+    (function, by): (&MetricsFunction, &[Attribute]),
     intervals: &Intervals,
     exemplars: &mut Exemplars,
+    held: &mut Held,
 ) -> Result<Cells, QueryError> {
     let mut cells = Cells::new(function);
     let Some(starts) = rows.records.column_by_name(schema::START_TIME) else {
         return Ok(cells);
     };
-    let groups = groups(rows, by);
-    few_cells(groups.keys.len().saturating_mul(intervals.count))?;
+    let mut working = held.beside();
+    let groups = groups(rows, by, &mut working)?;
     exemplars.look(rows, selected, &groups, measured(function), intervals)?;
-    let counted = Counted { starts: starts.as_primitive::<Int64Type>().values(), groups: &groups.numbers, intervals, selected };
+    let Groups { numbers, keys } = groups;
+    let counted = Counted { starts: starts.as_primitive::<Int64Type>().values(), groups: &numbers, intervals, selected };
+    let size = counted.groups_met(keys.len()).saturating_mul(intervals.count);
+    few_cells(size)?;
     match (&mut cells, function) {
         (Cells::Counts(cells), _) => {
-            let mut table = Table::<u64>::new(groups.keys.len(), intervals.count);
+            let mut table = Table::<u64>::new(keys.len(), intervals.count, size, &mut working)?;
             counted.each(|_, group, interval| *table.cell(group, interval) += 1);
-            *cells = table.by_key(&groups.keys);
+            *cells = table.by_key(keys);
         }
         (
             Cells::Sums(cells),
@@ -286,7 +377,7 @@ pub fn fill(
             | MetricsFunction::AvgOverTime(name),
         ) => {
             let scale = unit(name);
-            let mut table = Table::<Sum>::new(groups.keys.len(), intervals.count);
+            let mut table = Table::<Sum>::new(keys.len(), intervals.count, size, &mut working)?;
             match Numbers::of(rows, name) {
                 Numbers::Whole(numbers) => {
                     counted.each(|row, group, interval| table.cell(group, interval).add(numbers[row] as f64 / scale));
@@ -297,10 +388,14 @@ pub fn fill(
                     }
                 }),
             }
-            *cells = table.by_key(&groups.keys);
+            *cells = table.by_key(keys);
         }
         (Cells::Histograms { cells, .. }, MetricsFunction::QuantileOverTime(name, _) | MetricsFunction::HistogramOverTime(name)) => {
-            let mut table = Table::<Powers>::new(groups.keys.len(), intervals.count);
+            let mut table = Table::<Powers>::new(keys.len(), intervals.count, size, &mut working)?;
+            // The counts of cells with a value, and the trees that are made of them.
+            let most = counted.rows().min(size);
+            working.grow(most.saturating_mul(size_of::<[u32; 65]>() + PIECE_BYTES + HISTOGRAM_NODE_BYTES))?;
+            working.grow(size.saturating_mul(size_of::<Histogram>()))?;
             match Numbers::of(rows, name) {
                 Numbers::Whole(numbers) => counted.each(|row, group, interval| {
                     if let Some(power) = power_above(numbers[row]) {
@@ -315,11 +410,13 @@ pub fn fill(
                     }
                 }),
             }
-            let by_key = table.by_key(&groups.keys).into_iter();
+            let by_key = table.by_key(keys).into_iter();
             *cells = by_key.map(|(key, cells)| (key, cells.iter().map(Powers::counts).collect())).collect();
         }
         _ => unreachable!("cells are made for the function"),
     }
+    drop(working);
+    held.grow(cells.heap_bytes() + exemplars.heap_bytes())?;
     Ok(cells)
 }
 
@@ -333,6 +430,21 @@ struct Counted<'a> {
 }
 
 impl Counted<'_> {
+    /// How many there are at most.
+    fn rows(&self) -> usize {
+        self.selected.map_or(self.starts.len(), <[u32]>::len)
+    }
+
+    /// How many of the groups have a row that counts: all, where every row does.
+    fn groups_met(&self, groups: usize) -> usize {
+        if self.selected.is_none() {
+            return groups;
+        }
+        let mut met = vec![false; groups];
+        self.each(|_, group, _| met[group] = true);
+        met.into_iter().filter(|met| *met).count()
+    }
+
     /// Calls `work` with row, group and interval of each.
     fn each(&self, mut work: impl FnMut(usize, usize, usize)) {
         let mut count = |row: usize| {
@@ -384,27 +496,30 @@ impl Powers {
     }
 }
 
-/// Cells by group number and interval, and which groups were met.
+/// Cells by group number and interval; a group has them once it is met.
 struct Table<T> {
-    cells: Vec<T>,
-    met: Vec<bool>,
+    groups: Vec<Vec<T>>,
     intervals: usize,
 }
 
 impl<T: Default + Clone> Table<T> {
-    fn new(groups: usize, intervals: usize) -> Self {
-        Self { cells: vec![T::default(); groups * intervals], met: vec![false; groups], intervals }
+    /// With `size` cells at most.
+    fn new(groups: usize, intervals: usize, size: usize, held: &mut Held) -> Result<Self, QueryError> {
+        let rows = groups.saturating_mul(entry_bytes::<GroupKey, Vec<T>>() + PIECE_BYTES);
+        held.grow(size.saturating_mul(size_of::<T>()).saturating_add(rows))?;
+        Ok(Self { groups: vec![vec![]; groups], intervals })
     }
 
     fn cell(&mut self, group: usize, interval: usize) -> &mut T {
-        self.met[group] = true;
-        &mut self.cells[group * self.intervals + interval]
+        let cells = &mut self.groups[group];
+        if cells.is_empty() {
+            cells.resize(self.intervals, T::default());
+        }
+        &mut cells[interval]
     }
 
-    fn by_key(self, keys: &[GroupKey]) -> HashMap<GroupKey, Vec<T>> {
-        let rows = self.cells.chunks(self.intervals.max(1));
-        let met = self.met;
-        keys.iter().zip(rows).zip(met).filter(|(_, met)| *met).map(|((key, cells), _)| (key.clone(), cells.to_vec())).collect()
+    fn by_key(self, keys: Vec<GroupKey>) -> ByGroup<T> {
+        keys.into_iter().zip(self.groups).filter(|(_, cells)| !cells.is_empty()).collect()
     }
 }
 

@@ -14,7 +14,7 @@ use proto::{otlp::common::v1::KeyValue, tempopb};
 use traceql::ast::{Attribute, MetricsQuery};
 
 use super::{
-    groups::{GroupKey, Groups},
+    groups::{GroupKey, Groups, key_bytes, value_bytes},
     intervals::Intervals,
     series::group_labels,
 };
@@ -183,6 +183,14 @@ impl Exemplars {
         for (slot, candidates) in other.slots.into_iter().enumerate() {
             candidates.into_iter().for_each(|candidate| self.keep(slot, candidate));
         }
+    }
+
+    /// What the candidates take.
+    pub fn heap_bytes(&self) -> usize {
+        let bytes = |candidate: &Candidate| {
+            size_of::<Candidate>() + key_bytes(&candidate.group) + candidate.measured.as_ref().map_or(0, value_bytes)
+        };
+        self.slots.iter().flatten().map(bytes).sum()
     }
 
     /// Each with the group it stands for, in the order of their times, a trace once. Their labels are those of the group, what is measured,

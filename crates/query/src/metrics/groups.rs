@@ -11,7 +11,9 @@ use traceql::ast::Attribute;
 
 use crate::{
     layout::{Place, Reading},
+    memory::{Held, PIECE_BYTES, entry_bytes, text_bytes},
     reader::Reader,
+    request::QueryError,
     traces::TraceRows,
     value::{Value, kind_of_code, status_of_code},
 };
@@ -36,17 +38,47 @@ impl Hash for GroupValue {
     fn hash<H: Hasher>(&self, state: &mut H) {
         match &self.0 {
             None => 0_u8.hash(state),
-            Some(Value::Int(v)) => (1_u8, v).hash(state),
-            Some(Value::Float(v)) => (2_u8, v.to_bits()).hash(state),
-            Some(Value::String(v)) => (3_u8, v).hash(state),
-            Some(Value::Bool(v)) => (4_u8, v).hash(state),
-            Some(Value::Duration(v)) => (5_u8, v).hash(state),
-            Some(Value::Status(v)) => (6_u8, *v as u8).hash(state),
-            Some(Value::Kind(v)) => (7_u8, *v as u8).hash(state),
-            Some(Value::Array(v)) => (8_u8, v.len()).hash(state),
-            Some(Value::Opaque) => 9_u8.hash(state),
+            Some(value) => hash(value, state),
         }
     }
+}
+
+fn hash<H: Hasher>(value: &Value, state: &mut H) {
+    match value {
+        Value::Int(v) => (1_u8, v).hash(state),
+        Value::Float(v) => (2_u8, v.to_bits()).hash(state),
+        Value::String(v) => (3_u8, v).hash(state),
+        Value::Bool(v) => (4_u8, v).hash(state),
+        Value::Duration(v) => (5_u8, v).hash(state),
+        Value::Status(v) => (6_u8, *v as u8).hash(state),
+        Value::Kind(v) => (7_u8, *v as u8).hash(state),
+        Value::Array(v) => {
+            (8_u8, v.len()).hash(state);
+            v.iter().for_each(|element| hash(element, state));
+        }
+        Value::Opaque => 9_u8.hash(state),
+    }
+}
+
+impl GroupValue {
+    /// Bytes beside itself.
+    pub fn heap_bytes(&self) -> usize {
+        self.0.as_ref().map_or(0, value_bytes)
+    }
+}
+
+/// Bytes of a value beside itself.
+pub fn value_bytes(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text_bytes(text),
+        Value::Array(values) => PIECE_BYTES + values.iter().map(|value| size_of::<Value>() + value_bytes(value)).sum::<usize>(),
+        _ => 0,
+    }
+}
+
+/// Bytes of a key beside itself.
+pub fn key_bytes(key: &[GroupValue]) -> usize {
+    PIECE_BYTES + key.iter().map(|value| size_of::<GroupValue>() + value.heap_bytes()).sum::<usize>()
 }
 
 /// Rows by group: `numbers[row]` indexes `keys`.
@@ -55,25 +87,44 @@ pub struct Groups {
     pub keys: Vec<GroupKey>,
 }
 
-pub fn groups(rows: &TraceRows, by: &[Attribute]) -> Groups {
+/// What it takes is charged to `held`.
+///
+/// # Errors
+/// `BudgetExceeded` if the groups take more memory than there is.
+pub fn groups(rows: &TraceRows, by: &[Attribute], held: &mut Held) -> Result<Groups, QueryError> {
     let count = rows.records.num_rows();
+    held.grow(count * size_of::<u32>())?;
     let mut all = Groups { numbers: vec![0; count], keys: vec![vec![]] };
+    let mut all_bytes = 0;
     for name in by {
         let (codes, values) = codes(rows, name);
+        let mut of_name = held.beside();
+        let values_bytes = |value: &GroupValue| 2 * (size_of::<GroupValue>() + value.heap_bytes());
+        of_name.grow(codes.len() * size_of::<u32>() + values.iter().map(values_bytes).sum::<usize>())?;
         // Group and value together are a new group.
         let mut numbers = Pairs::new(all.keys.len(), values.len());
         let mut keys: Vec<GroupKey> = vec![];
+        let mut keys_bytes = 0;
         for (group, code) in all.numbers.iter_mut().zip(codes) {
+            let known = keys.len();
             *group = numbers.number(*group, code, || {
-                let mut key = all.keys[*group as usize].clone();
+                let of_group = &all.keys[*group as usize];
+                let mut key = Vec::with_capacity(of_group.len() + 1);
+                key.extend_from_slice(of_group);
                 key.push(values[code as usize].clone());
                 keys.push(key);
                 keys.len() as u32 - 1
             });
+            if let Some(new) = keys.get(known) {
+                let bytes = entry_bytes::<(u32, u32), u32>() + size_of::<GroupKey>() + key_bytes(new);
+                held.grow(bytes)?;
+                keys_bytes += bytes;
+            }
         }
         all.keys = keys;
+        held.shrink(std::mem::replace(&mut all_bytes, keys_bytes));
     }
-    all
+    Ok(all)
 }
 
 /// The numbers given to pairs of a group and a value: in a table where that is small, else by hash.

@@ -10,6 +10,7 @@ mod exemplars;
 pub(crate) mod groups;
 mod intervals;
 mod series;
+mod told;
 
 use std::{
     collections::BTreeSet,
@@ -26,6 +27,7 @@ use crate::{
     engine::{Answer, Engine},
     layout::Layout,
     matching::{Asks, Matching},
+    memory::Held,
     parents,
     explain::Trail,
     partial::Partial,
@@ -40,17 +42,16 @@ use self::{
     cells::Cells,
     exemplars::{EXEMPLARS_DEFAULT, Exemplars},
     intervals::Intervals,
-    series::Series,
+    series::{Series, SeriesSet},
+    told::Telling,
 };
 
 pub(crate) use self::cells::measured;
 pub use self::cells::duration_quantile;
 pub use self::intervals::{INTERVALS_MAX, default_step};
 
-/// Cells one query may fill: groups times intervals. At 8 to 40 bytes each this bounds its memory.
+/// Cells one query may fill, whatever memory it may have: groups times intervals.
 const CELLS_MAX: usize = 20_000_000;
-/// A query with more is not told before it is over: making a message of them takes longer than it is worth.
-const CELLS_TOLD_MAX: usize = 100_000;
 
 /// What is asked of every part of an expression.
 #[derive(Clone, Copy)]
@@ -59,26 +60,34 @@ struct Asked<'a> {
     request: &'a MetricsRequest,
     intervals: Intervals,
     reads: &'a Arc<Reads>,
-    partial: Option<&'a Partial<tempopb::QueryRangeResponse>>,
+    telling: Option<&'a Telling<'a>>,
     exemplars: usize,
+}
+
+/// The answer to a streamed range query.
+pub struct RangeAnswer {
+    /// Samples that were told before and that the answer has not, each as not-a-number: to be sent before the answer, as a
+    /// client keeps the newest sample of each series and time.
+    pub taken_back: Vec<tempopb::TimeSeries>,
+    pub answer: tempopb::QueryRangeResponse,
 }
 
 impl Engine {
     pub fn query_range<'a>(&'a self, tenants: &'a [TenantId], request: MetricsRequest) -> Answer<'a, tempopb::QueryRangeResponse> {
-        self.query_range_telling(tenants, request, None)
+        Box::pin(async move { Ok(self.over_range(tenants, request, None).await?.answer) })
     }
 
     /// A query that tells its series before it is over, with the samples as they are so far. What is told again or stands in
-    /// the answer takes the place of what was told. Of stages that may drop samples again (`topk`, comparisons), of
-    /// `compare()` and of arithmetic nothing is told. Should a block turn out to be damaged after its spans were told, a
-    /// series that has all its spans in it is not taken back.
+    /// the answer takes the place of what was told; what the answer has not is taken back before it: of a block that turned out
+    /// to be damaged after its spans were told, and of series beyond the most. Of stages that may drop samples again (`topk`,
+    /// comparisons), of `compare()` and of arithmetic nothing is told.
     pub fn query_range_telling<'a>(
         &'a self,
         tenants: &'a [TenantId],
         request: MetricsRequest,
-        partial: Option<&'a Partial<tempopb::QueryRangeResponse>>,
-    ) -> Answer<'a, tempopb::QueryRangeResponse> {
-        Box::pin(self.over_range(tenants, request, partial))
+        partial: &'a Partial<tempopb::QueryRangeResponse>,
+    ) -> Answer<'a, RangeAnswer> {
+        Box::pin(self.over_range(tenants, request, Some(partial)))
     }
 
     async fn over_range(
@@ -86,18 +95,18 @@ impl Engine {
         tenants: &[TenantId],
         request: MetricsRequest,
         partial: Option<&Partial<tempopb::QueryRangeResponse>>,
-    ) -> Result<tempopb::QueryRangeResponse, QueryError> {
+    ) -> Result<RangeAnswer, QueryError> {
         let intervals = Intervals::range(request.start, request.end, request.step)?;
         let reads = self.reads();
-        let asked = Asked { tenants, request: &request, intervals, reads: &reads, partial, exemplars: request.exemplars_max };
-        let (series, metrics) = self.despite_broken_blocks(&reads, || self.series(asked)).await?;
-        let (series, status, message) = series::limited(series, request.series_max, reads.partial());
-        Ok(tempopb::QueryRangeResponse {
-            series: series.into_iter().map(|s| s.over_time(&intervals)).filter(|s| !s.samples.is_empty()).collect(),
-            metrics: Some(metrics),
-            status,
-            message,
-        })
+        let telling = partial.map(|partial| Telling::new(partial, reads.held()));
+        let asked = Asked { tenants, request: &request, intervals, reads: &reads, telling: telling.as_ref(), exemplars: request.exemplars_max };
+        let (mut set, metrics) = self.despite_broken_blocks(&reads, || self.series(asked)).await?;
+        let told = telling.map(Telling::told).unwrap_or_default();
+        let (status, message) = series::limited(&mut set.series, request.series_max, reads.partial());
+        set.charge_answer()?;
+        let series = set.series.into_iter().map(|s| s.over_time(&intervals)).filter(|s| !s.samples.is_empty()).collect();
+        let answer = tempopb::QueryRangeResponse { series, metrics: Some(metrics), status, message };
+        Ok(RangeAnswer { taken_back: told.without(&answer.series), answer })
     }
 
     pub fn query_instant<'a>(&'a self, tenants: &'a [TenantId], request: MetricsRequest) -> Answer<'a, tempopb::QueryInstantResponse> {
@@ -107,18 +116,19 @@ impl Engine {
     async fn at_instant(&self, tenants: &[TenantId], request: MetricsRequest) -> Result<tempopb::QueryInstantResponse, QueryError> {
         let intervals = Intervals::instant(request.start, request.end)?;
         let reads = self.reads();
-        let asked = Asked { tenants, request: &request, intervals, reads: &reads, partial: None, exemplars: 0 };
-        let (series, metrics) = self.despite_broken_blocks(&reads, || self.series(asked)).await?;
-        let (series, status, message) = series::limited(series, request.series_max, reads.partial());
+        let asked = Asked { tenants, request: &request, intervals, reads: &reads, telling: None, exemplars: 0 };
+        let (mut set, metrics) = self.despite_broken_blocks(&reads, || self.series(asked)).await?;
+        let (status, message) = series::limited(&mut set.series, request.series_max, reads.partial());
+        set.charge_answer()?;
         Ok(tempopb::QueryInstantResponse {
-            series: series.into_iter().filter_map(Series::at_once).collect(),
+            series: set.series.into_iter().filter_map(Series::at_once).collect(),
             metrics: Some(metrics),
             status,
             message,
         })
     }
 
-    async fn series(&self, asked: Asked<'_>) -> Result<(Vec<Series>, tempopb::SearchMetrics), QueryError> {
+    async fn series(&self, asked: Asked<'_>) -> Result<(SeriesSet, tempopb::SearchMetrics), QueryError> {
         let stage = asked.reads.trail.stage("parse and plan");
         let query = traceql::parse(&asked.request.query).map_err(|e| QueryError::invalid(format!("invalid TraceQL query: {e}")))?;
         drop(stage);
@@ -129,10 +139,10 @@ impl Engine {
             ));
         };
         // Of arithmetic no part is told.
-        let asked = Asked { partial: asked.partial.filter(|_| matches!(expr, MetricsExpr::Query(_))), ..asked };
+        let asked = Asked { telling: asked.telling.filter(|_| matches!(expr, MetricsExpr::Query(_))), ..asked };
         let mut metrics = tempopb::SearchMetrics::default();
         let series = self.expr(&expr, asked, &mut metrics).await?;
-        Ok((series::sorted(series), worked(metrics, asked.reads)))
+        Ok((series.sorted()?, worked(metrics, asked.reads)))
     }
 
     /// Boxed, because arithmetic nests. The parser bounds how deep.
@@ -141,15 +151,15 @@ impl Engine {
         expr: &'a MetricsExpr,
         asked: Asked<'a>,
         metrics: &'a mut tempopb::SearchMetrics,
-    ) -> futures::future::BoxFuture<'a, Result<Vec<Series>, QueryError>> {
+    ) -> futures::future::BoxFuture<'a, Result<SeriesSet, QueryError>> {
         Box::pin(async move {
             Ok(match expr {
-                MetricsExpr::Number(number) => vec![Series::constant(*number, &asked.intervals)],
+                MetricsExpr::Number(number) => SeriesSet::constant(*number, &asked.intervals, asked.reads.held())?,
                 MetricsExpr::Query(query) => self.one_query(query, asked, metrics).await?,
                 MetricsExpr::Binary { op, left, right } => {
                     let left = self.expr(left, asked, metrics).await?;
                     let right = self.expr(right, asked, metrics).await?;
-                    series::combine(*op, left, right)
+                    series::combine(*op, left, right)?
                 }
             })
         })
@@ -160,13 +170,13 @@ impl Engine {
         query: &MetricsQuery,
         asked: Asked<'_>,
         metrics: &mut tempopb::SearchMetrics,
-    ) -> Result<Vec<Series>, QueryError> {
+    ) -> Result<SeriesSet, QueryError> {
         let Asked { intervals, reads, .. } = asked;
         let work = Arc::new(Work::new(query.clone(), intervals, asked.exemplars));
         work.explain(&reads.trail);
-        let mut total = Part::new(query, asked.exemplars);
+        let mut total = Part { cells: Cells::new(&query.function), exemplars: Exemplars::new(asked.exemplars), held: reads.held() };
         let may_drop = !query.second.is_empty() || matches!(query.function, MetricsFunction::Compare { .. });
-        let partial = asked.partial.filter(|_| !may_drop);
+        let telling = asked.telling.filter(|_| !may_drop);
         let mut told = Instant::now();
         for tenant in asked.tenants {
             let sources = self.sources(tenant, reads).await?;
@@ -182,49 +192,24 @@ impl Engine {
             };
             let (counting, time) = (Arc::clone(&work), Arc::clone(reads));
             let add = |part: Part| {
-                total.cells.add(part.cells);
-                total.exemplars.add(part.exemplars);
+                total.add(part);
                 few_cells(total.cells.len())?;
-                if let Some(partial) = partial.filter(|partial| partial.due(told)) {
-                    tell(partial, &total.cells, query, asked, *metrics);
+                if let Some(telling) = telling.filter(|telling| telling.due(told)) {
+                    telling.tell(&total, query, asked, *metrics);
                     told = Instant::now();
                 }
                 Ok(())
             };
             self.each_match(&sources, &matching, reads, move |rows| counting.part(&rows, &time), add).await?;
         }
-        let mut series = total.cells.into_series(query, &intervals, &total.exemplars);
+        let Part { cells, exemplars, mut held } = total;
+        let series = cells.into_series(query, &intervals, &exemplars, &mut held)?;
+        let mut set = SeriesSet { series, held };
         for stage in &query.second {
-            series = series::second_stage(series, stage);
+            set = series::second_stage(set, stage)?;
         }
-        Ok(series)
+        Ok(set)
     }
-}
-
-/// Tells the series as they are, without exemplars: those may still change.
-fn tell(
-    partial: &Partial<tempopb::QueryRangeResponse>,
-    cells: &Cells,
-    query: &MetricsQuery,
-    asked: Asked<'_>,
-    metrics: tempopb::SearchMetrics,
-) {
-    if cells.len() > CELLS_TOLD_MAX {
-        return;
-    }
-    let series = cells.clone().into_series(query, &asked.intervals, &Exemplars::new(0));
-    // Which series a cut answer has is known in the end.
-    if asked.request.series_max.is_some_and(|most| most > 0 && series.len() > most) {
-        return;
-    }
-    let series = series::sorted(series).into_iter().map(|series| series.over_time(&asked.intervals));
-    let metrics = worked(metrics, asked.reads);
-    partial.tell(tempopb::QueryRangeResponse {
-        series: series.filter(|series| !series.samples.is_empty()).collect(),
-        // What is left counts as one part.
-        metrics: Some(tempopb::SearchMetrics { total_jobs: metrics.total_jobs + 1, ..metrics }),
-        ..Default::default()
-    });
 }
 
 /// With what was read up to now.
@@ -256,15 +241,20 @@ fn few_cells(cells: usize) -> Result<(), QueryError> {
     Ok(())
 }
 
-/// What a part of the data says.
+/// What a part of the data says, and the memory that it takes.
 struct Part {
     cells: Cells,
     exemplars: Exemplars,
+    held: Held,
 }
 
 impl Part {
-    fn new(query: &MetricsQuery, exemplars: usize) -> Self {
-        Self { cells: Cells::new(&query.function), exemplars: Exemplars::new(exemplars) }
+    fn add(&mut self, other: Self) {
+        self.held.absorb(other.held);
+        let exemplars = self.exemplars.heap_bytes() + other.exemplars.heap_bytes();
+        self.exemplars.add(other.exemplars);
+        let freed = exemplars - self.exemplars.heap_bytes() + self.cells.add(other.cells);
+        self.held.shrink(freed);
     }
 }
 
@@ -338,6 +328,7 @@ impl Work {
     }
 
     fn part(&self, rows: &TraceRows, reads: &Reads) -> Result<Part, QueryError> {
+        let mut held = reads.held();
         let mut exemplars = Exemplars::new(self.exemplars);
         let mut selected: Option<Vec<u32>> = None;
         if !self.single {
@@ -350,10 +341,12 @@ impl Work {
         }
         let cells = match &self.query.function {
             MetricsFunction::Compare { selection, range, .. } => {
-                compare::count(rows, selected.as_deref(), selection, *range, &self.intervals, reads)?
+                compare::count(rows, selected.as_deref(), (selection, *range), &self.intervals, reads, &mut held)?
             }
-            function => cells::fill(rows, selected.as_deref(), function, &self.query.by, &self.intervals, &mut exemplars)?,
+            function => {
+                cells::fill(rows, selected.as_deref(), (function, self.query.by.as_slice()), &self.intervals, &mut exemplars, &mut held)?
+            }
         };
-        Ok(Part { cells, exemplars })
+        Ok(Part { cells, exemplars, held })
     }
 }

@@ -1,4 +1,4 @@
-//! Series: labels and a value per interval.
+//! Series: labels and a value per interval. What they take is charged to the query's memory before they are made.
 
 use std::{cmp::Ordering, collections::HashMap};
 
@@ -6,7 +6,17 @@ use proto::{otlp::common::v1::{AnyValue, KeyValue, any_value}, tempopb};
 use traceql::ast::{ArithmeticOp, ComparisonOp, MetricsFunction, MetricsQuery, SecondStage};
 
 use super::{exemplars::Exemplar, groups::GroupKey, intervals::Intervals};
-use crate::{shown::key_value, value::{Number, Value, holds}};
+use crate::{
+    memory::{Held, PIECE_BYTES, text_bytes},
+    request::QueryError,
+    shown::key_value,
+    value::{Number, Value, holds},
+};
+
+/// A sample in an answer: its value and time, and both as text.
+const SAMPLE_ANSWERED_BYTES: usize = size_of::<tempopb::Sample>() + 64;
+/// The words around a label or a series in an answer's text.
+const WORDS_ANSWERED_BYTES: usize = 64;
 
 #[derive(Clone, Debug)]
 pub struct Series {
@@ -22,14 +32,27 @@ impl Series {
         Self { labels, values, exemplars: vec![] }
     }
 
-    pub fn constant(value: f64, intervals: &Intervals) -> Self {
-        Self::new(vec![], vec![Some(value); intervals.count])
+    /// A series of so many values, if there is memory for it.
+    pub fn charged(
+        labels: Vec<KeyValue>,
+        values: usize,
+        held: &mut Held,
+        make: impl FnOnce() -> Vec<Option<f64>>,
+    ) -> Result<Self, QueryError> {
+        held.grow(series_bytes(&labels, values))?;
+        Ok(Self::new(labels, make()))
+    }
+
+    /// What it takes, but for exemplars.
+    pub fn heap_bytes(&self) -> usize {
+        series_bytes(&self.labels, self.values.len())
     }
 
     pub fn over_time(self, intervals: &Intervals) -> tempopb::TimeSeries {
         let sample = |interval: usize| self.values[interval].filter(|value| !value.is_nan());
         let stamped = |interval| Some(tempopb::Sample { value: sample(interval)?, timestamp_ms: intervals.timestamp_ms(interval) });
-        let samples = (0..self.values.len()).filter_map(stamped).collect();
+        let mut samples = Vec::with_capacity(self.values.iter().flatten().count());
+        samples.extend((0..self.values.len()).filter_map(stamped));
         let exemplars = self.exemplars.into_iter().filter_map(|exemplar| Some((sample(exemplar.interval)?, exemplar)));
         let exemplars = exemplars.map(|(sample, exemplar)| exemplar.shown(sample)).filter(|exemplar| exemplar.value.is_finite()).collect();
         tempopb::TimeSeries { samples, labels: self.labels, exemplars }
@@ -40,6 +63,68 @@ impl Series {
         let value = self.values.into_iter().flatten().find(|v| !v.is_nan())?;
         Some(tempopb::InstantSeries { labels: self.labels, value })
     }
+}
+
+/// Series, and the share of the query's memory that they have.
+pub struct SeriesSet {
+    pub series: Vec<Series>,
+    pub held: Held,
+}
+
+impl SeriesSet {
+    /// # Errors
+    /// `BudgetExceeded` if there is no memory for it.
+    pub fn constant(value: f64, intervals: &Intervals, mut held: Held) -> Result<Self, QueryError> {
+        let series = vec![Series::charged(vec![], intervals.count, &mut held, || vec![Some(value); intervals.count])?];
+        Ok(Self { series, held })
+    }
+
+    /// By number of labels, then keys and values. Series can have equal labels, as a value can be the word `nil`: these go
+    /// by their samples, so that the answer is always the same.
+    ///
+    /// # Errors
+    /// `BudgetExceeded` if there is no memory for what orders them.
+    pub fn sorted(mut self) -> Result<Self, QueryError> {
+        let mut ordering = self.held.beside();
+        ordering.grow(self.series.iter().map(order_bytes).sum())?;
+        self.series.sort_by(by_samples);
+        self.series.sort_by_cached_key(series_order);
+        Ok(self)
+    }
+
+    /// Charges what the answer takes that is made of them.
+    ///
+    /// # Errors
+    /// `BudgetExceeded` if there is no memory for it.
+    pub fn charge_answer(&mut self) -> Result<(), QueryError> {
+        let of_labels = |labels: &[KeyValue]| labels_bytes(labels) + (1 + labels.len()) * WORDS_ANSWERED_BYTES;
+        let of_series = |series: &Series| {
+            let exemplars = series.exemplars.iter().map(|exemplar| of_labels(&exemplar.labels) + SAMPLE_ANSWERED_BYTES).sum::<usize>();
+            of_labels(&series.labels) + series.values.iter().flatten().count() * SAMPLE_ANSWERED_BYTES + exemplars
+        };
+        self.held.grow(self.series.iter().map(of_series).sum())
+    }
+}
+
+fn series_bytes(labels: &[KeyValue], values: usize) -> usize {
+    size_of::<Series>() + labels_bytes(labels) + values * size_of::<Option<f64>>() + PIECE_BYTES
+}
+
+fn labels_bytes(labels: &[KeyValue]) -> usize {
+    let value = |label: &KeyValue| match label.value.as_ref().and_then(|value| value.value.as_ref()) {
+        Some(any_value::Value::StringValue(text)) => text_bytes(text),
+        Some(any_value::Value::ArrayValue(array)) => prost::Message::encoded_len(array) * ARRAY_DECODED,
+        _ => 0,
+    };
+    labels.iter().map(|label| size_of::<KeyValue>() + text_bytes(&label.key) + value(label)).sum()
+}
+
+/// How much more an array takes than its shortest encoding, of small elements.
+const ARRAY_DECODED: usize = 10;
+
+/// What orders a series, while all are sorted.
+fn order_bytes(series: &Series) -> usize {
+    2 * size_of::<Series>() + series.labels.len() * size_of::<LabelOrder>() + 2 * labels_bytes(&series.labels)
 }
 
 pub fn number_label(key: &str, value: f64) -> KeyValue {
@@ -80,9 +165,9 @@ fn function_name(function: &MetricsFunction) -> &'static str {
 }
 
 /// Key, type and a text that orders the values of a type; equal exactly for equal labels.
-type LabelOrder = (String, u8, String);
+pub type LabelOrder = (String, u8, String);
 
-fn label_order(label: &KeyValue) -> LabelOrder {
+pub fn label_order(label: &KeyValue) -> LabelOrder {
     let (rank, value) = match label.value.as_ref().and_then(|v| v.value.as_ref()) {
         None => (0, String::new()),
         Some(any_value::Value::IntValue(v)) => (1, format!("{v:020}")),
@@ -105,35 +190,28 @@ fn by_samples(a: &Series, b: &Series) -> Ordering {
     a.values.iter().zip(&b.values).map(order).find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
 }
 
-/// By number of labels, then keys and values. Series can have equal labels, as a value can be the word `nil`: these go
-/// by their samples, so that the answer is always the same.
-pub fn sorted(mut series: Vec<Series>) -> Vec<Series> {
-    series.sort_by(by_samples);
-    series.sort_by_cached_key(series_order);
-    series
-}
-
 /// At most `most` series; a cut answer is marked partial, with the reason.
-pub fn limited(mut series: Vec<Series>, most: Option<usize>, lacking: Option<String>) -> (Vec<Series>, i32, String) {
+pub fn limited(series: &mut Vec<Series>, most: Option<usize>, lacking: Option<String>) -> (i32, String) {
     let mut lacks: Vec<String> = lacking.into_iter().collect();
     if let Some(most) = most.filter(|most| *most > 0 && series.len() > *most) {
         lacks.push(format!("the query has {} series, more than the limit of {most}; values may be inaccurate", series.len()));
         series.truncate(most);
     }
     let status = if lacks.is_empty() { tempopb::PartialStatus::Complete } else { tempopb::PartialStatus::Partial };
-    (series, status.into(), lacks.join("; "))
+    (status.into(), lacks.join("; "))
 }
 
-pub fn second_stage(series: Vec<Series>, stage: &SecondStage) -> Vec<Series> {
+/// # Errors
+/// `BudgetExceeded` if there is no memory for the work.
+pub fn second_stage(mut set: SeriesSet, stage: &SecondStage) -> Result<SeriesSet, QueryError> {
     match stage {
-        SecondStage::TopK(k) => select(series, usize::try_from(*k).unwrap_or(0), false),
-        SecondStage::BottomK(k) => select(series, usize::try_from(*k).unwrap_or(0), true),
+        SecondStage::TopK(k) => select(set, usize::try_from(*k).unwrap_or(0), false),
+        SecondStage::BottomK(k) => select(set, usize::try_from(*k).unwrap_or(0), true),
         SecondStage::Compare(op, bound) => {
-            let mut series = series;
-            for value in series.iter_mut().flat_map(|s| &mut s.values) {
+            for value in set.series.iter_mut().flat_map(|s| &mut s.values) {
                 *value = value.filter(|v| sample_passes(*op, *v, *bound));
             }
-            series
+            Ok(set)
         }
     }
 }
@@ -144,11 +222,13 @@ fn sample_passes(op: ComparisonOp, value: f64, bound: f64) -> bool {
 
 /// Keeps `k` samples of every interval: the greatest, those equal in the order of their labels; from the bottom the
 /// last of the same order.
-fn select(series: Vec<Series>, k: usize, bottom: bool) -> Vec<Series> {
-    let mut series = sorted(series);
+fn select(set: SeriesSet, k: usize, bottom: bool) -> Result<SeriesSet, QueryError> {
+    let SeriesSet { mut series, held } = set.sorted()?;
     if series.len() <= k {
-        return series;
+        return Ok(SeriesSet { series, held });
     }
+    let mut ordering = held.beside();
+    ordering.grow(series.len() * 2 * size_of::<(usize, f64)>())?;
     let intervals = series.first().map_or(0, |s| s.values.len());
     for interval in 0..intervals {
         let mut present: Vec<(usize, f64)> =
@@ -161,31 +241,36 @@ fn select(series: Vec<Series>, k: usize, bottom: bool) -> Vec<Series> {
             series[i].values[interval] = None;
         }
     }
-    series
+    Ok(SeriesSet { series, held })
 }
 
 /// Arithmetic between series: those with equal labels meet (the function's name does not count); a series
 /// without labels meets every other.
-pub fn combine(op: ArithmeticOp, left: Vec<Series>, right: Vec<Series>) -> Vec<Series> {
+///
+/// # Errors
+/// `BudgetExceeded` if there is no memory for the result beside both.
+pub fn combine(op: ArithmeticOp, left: SeriesSet, right: SeriesSet) -> Result<SeriesSet, QueryError> {
+    let mut held = left.held.beside();
     let bare = |s: &Series| s.labels.iter().filter(|l| l.key != "__name__").map(label_order).collect::<Vec<_>>();
-    let apply = |a: &Series, b: &Series, labels: Vec<KeyValue>| {
-        let values = a.values.iter().zip(&b.values).map(|(a, b)| Some(arithmetic(op, (*a)?, (*b)?)));
-        Series::new(labels, values.map(|v| v.filter(|v| v.is_finite())).collect())
+    let mut apply = |a: &Series, b: &Series, labels: Vec<KeyValue>| {
+        let values = || a.values.iter().zip(&b.values).map(|(a, b)| Some(arithmetic(op, (*a)?, (*b)?)).filter(|v| v.is_finite())).collect();
+        Series::charged(labels, a.values.len(), &mut held, values)
     };
     let without_name = |s: &Series| s.labels.iter().filter(|l| l.key != "__name__").cloned().collect::<Vec<_>>();
-    if let [one] = right.as_slice() {
-        if bare(one).is_empty() {
-            return left.iter().map(|s| apply(s, one, without_name(s))).collect();
-        }
-    }
-    if let [one] = left.as_slice() {
-        if bare(one).is_empty() {
-            return right.iter().map(|s| apply(one, s, without_name(s))).collect();
-        }
-    }
-    let right = sorted(right);
-    let by_labels: HashMap<_, _> = right.iter().map(|s| (bare(s), s)).collect();
-    left.iter().filter_map(|s| Some(apply(s, by_labels.get(&bare(s))?, without_name(s)))).collect()
+    let alone = |set: &SeriesSet| set.series.len() == 1 && bare(&set.series[0]).is_empty();
+    let series: Result<Vec<Series>, QueryError> = if alone(&right) {
+        left.series.iter().map(|s| apply(s, &right.series[0], without_name(s))).collect()
+    } else if alone(&left) {
+        right.series.iter().map(|s| apply(&left.series[0], s, without_name(s))).collect()
+    } else {
+        let right = right.sorted()?;
+        let mut ordering = right.held.beside();
+        ordering.grow(right.series.iter().map(order_bytes).sum())?;
+        let by_labels: HashMap<_, _> = right.series.iter().map(|s| (bare(s), s)).collect();
+        let meeting = left.series.iter().filter_map(|s| Some((s, *by_labels.get(&bare(s))?)));
+        meeting.map(|(s, other)| apply(s, other, without_name(s))).collect()
+    };
+    Ok(SeriesSet { series: series?, held })
 }
 
 fn arithmetic(op: ArithmeticOp, a: f64, b: f64) -> f64 {

@@ -14,6 +14,7 @@ mod exemplars;
 mod fuzz;
 mod growing;
 mod lookup;
+mod memory;
 mod naive;
 mod old_search;
 mod paging;
