@@ -17,7 +17,7 @@ use crate::{
 
 #[test]
 fn exemplars_agree() {
-    runtime().block_on(each_query(7, count(800), |asker| asker.metrics(), check_exemplars));
+    runtime().block_on(each_query(7, count(800), |asker| asker.metrics_query(), check_exemplars));
 }
 
 /// A span that counts.

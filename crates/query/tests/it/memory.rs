@@ -1,19 +1,16 @@
 //! What a metrics query holds counts: over its budget it is refused, within it the answer is the same, and in the end
 //! nothing is held.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use block::writer::WriterOptions;
 use model::ErrorKind;
-use object_store::ObjectStore;
 use proto::{otlp::{resource::v1::Resource, trace::v1::Span}, tempopb::TimeSeries};
-use query::{Budget, Engine, MetricsRequest, QueryError, Reads};
-use storage::{Storage, StorageConfig};
-use test_stores::{Fault, Kind, TestStore};
+use query::{Budget, Engine, MetricsRequest, Partial, QueryError, Reads};
 
 use crate::{
     data::{BASE, Row, SECOND, attribute, text},
-    places::{Live, Place, Stored, batch, engine, place, tenant},
+    places::{Place, Stored, batch, place, small_row_groups, tenant},
 };
 
 const USERS: u64 = 3_000;
@@ -151,29 +148,17 @@ async fn arrays_are_groups_like_other_values() {
 
 #[tokio::test]
 async fn a_query_that_is_given_up_holds_nothing() {
-    let batches: Vec<_> = (0..2).map(|part| batch(&(0..USERS).skip(part).step_by(2).map(span).collect::<Vec<_>>())).collect();
-    let stored = Stored::new(&batches, &WriterOptions::default(), vec![]).await;
-    let store = TestStore::over(stored.store.fork());
-    let storage = Storage::with_store(Arc::clone(&store) as Arc<dyn ObjectStore>, &StorageConfig::default()).await.unwrap();
-    let engine = engine(storage, &Arc::new(Live(vec![].into())), 1);
+    let rows: Vec<Row> = (0..USERS).map(span).collect();
+    let engine = Stored::new(&[batch(&rows)], &small_row_groups(100), vec![]).await.engine(1);
     let reads = Arc::new(Reads::default());
-    // The first file that is read is read, the second is not.
-    let mut first = None;
-    store.rule(move |asked| match asked.ends_with(".parquet") && *first.get_or_insert_with(|| asked.key.clone()) != asked.key {
-        true => Fault::Stall,
-        false => Fault::None,
-    });
+    let (partial, mut told) = Partial::channel(Duration::ZERO);
     {
         let (accounting, tenants) = (engine.accounting(&reads), [tenant()]);
-        let query = accounting.query_range(&tenants, request("{ } | rate() by (span.user)"));
-        let stalled = async {
-            while store.log().iter().filter(|asked| asked.kind == Kind::Get && asked.ends_with(".parquet")).map(|asked| &asked.key).collect::<std::collections::BTreeSet<_>>().len() < 2 {
-                tokio::task::yield_now().await;
-            }
-        };
+        let query = accounting.query_range_telling(&tenants, request("{ } | rate() by (span.user)"), &partial);
         tokio::select! {
-            answer = query => panic!("the second block cannot be read: {answer:?}"),
-            () = stalled => assert!(reads.memory_bytes() > USERS / 2 * 8, "the first block's groups are held: {}", reads.memory_bytes()),
+            biased;
+            Some(_) = told.recv() => assert!(reads.memory_bytes() > 100 * 8, "the groups that were told are held"),
+            _ = query => panic!("the answer was there before a part of it"),
         }
     }
     assert_eq!(reads.memory_bytes(), 0);

@@ -534,7 +534,8 @@ impl Asker<'_> {
         self.hinted(query)
     }
 
-    fn metrics_query(&mut self) -> String {
+    /// Without hints.
+    pub fn metrics_query(&mut self) -> String {
         let pipeline = match self.below(4) {
             0 => self.pipeline(),
             _ => self.filter(),

@@ -78,7 +78,7 @@ fn question(asker: &mut Asker<'_>) -> (String, QueryBody) {
         let text = match asker.rng.random_range(0..3) {
             0 => asker.single_filter(),
             1 => asker.pipeline(),
-            _ => asker.metrics(),
+            _ => asker.metrics_query(),
         };
         if let Ok(query) = traceql::parse(&text) {
             return (text, query.body);

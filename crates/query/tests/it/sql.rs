@@ -170,7 +170,7 @@ async fn rows_and_memory_have_their_bounds() {
     assert_eq!(error.kind, ErrorKind::BudgetExceeded, "{error}");
     assert!(error.message.contains("max_memory_per_query"), "{error}");
     for window in ["count(*) OVER ()", "last_value(name) OVER (ROWS BETWEEN CURRENT ROW AND 1000000 FOLLOWING)"] {
-        let query = format!("SELECT span_id, {window} FROM spans");
+        let query = format!("SELECT *, {window} FROM spans");
         let error = asked(&poor, &query, SqlFormat::Csv, 100).await.unwrap_err();
         assert_eq!(error.kind, ErrorKind::BudgetExceeded, "{window}: {error}");
         assert!(asked(&place.engine, &query, SqlFormat::Csv, 100).await.is_ok(), "{window}");
