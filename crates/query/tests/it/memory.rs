@@ -155,9 +155,10 @@ async fn a_query_that_is_given_up_holds_nothing() {
     {
         let (accounting, tenants) = (engine.accounting(&reads), [tenant()]);
         let query = accounting.query_range_telling(&tenants, request("{ } | rate() by (span.user)"), &partial);
+        let held = async { told.recv().await.map(|_| reads.memory_bytes()) };
         tokio::select! {
             biased;
-            Some(_) = told.recv() => assert!(reads.memory_bytes() > 100 * 8, "the groups that were told are held"),
+            held = held => assert!(held.is_some_and(|held| held > 100 * 8), "the groups that were told are held: {held:?}"),
             _ = query => panic!("the answer was there before a part of it"),
         }
     }
