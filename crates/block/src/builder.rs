@@ -235,8 +235,34 @@ impl SpanBatchBuilder {
 
     /// The spans so far as a batch, which may have no rows. The builder is empty afterwards.
     pub fn finish(&mut self) -> SpanBatch {
+        self.take().finish()
+    }
+
+    /// The spans so far, to be made a batch somewhere else. The builder is empty afterwards.
+    pub fn take(&mut self) -> Filled {
         let next = Columns::new(self.rows());
-        std::mem::replace(&mut self.columns, next).finish()
+        Filled { columns: std::mem::replace(&mut self.columns, next) }
+    }
+}
+
+/// Spans as they came, of which a batch can be made: sorting and spreading them takes about as long as taking them in.
+pub struct Filled {
+    columns: Columns,
+}
+
+impl Filled {
+    /// Spans, re-deliveries included.
+    pub fn rows(&self) -> usize {
+        self.columns.trace_id.len()
+    }
+
+    /// About how many bytes it takes, and the batch will.
+    pub fn bytes(&self) -> usize {
+        self.columns.bytes
+    }
+
+    pub fn finish(self) -> SpanBatch {
+        self.columns.finish()
     }
 }
 

@@ -31,8 +31,8 @@ pub enum Cause {
     Store(#[from] StorageError),
     #[error(transparent)]
     Block(#[from] BlockError),
-    #[error("the merge ended unexpectedly: {0}")]
-    Panic(String),
+    #[error("the merge ended unexpectedly")]
+    Ended(#[from] background::Failed),
 }
 
 impl JobError {
@@ -48,7 +48,8 @@ impl JobError {
     pub(crate) fn speaks_against(&self, inputs: impl Iterator<Item = Ulid>) -> Vec<Ulid> {
         let lasting = |cause: &Cause| match cause {
             Cause::Store(error) => error.kind() != ErrorKind::Unavailable,
-            Cause::Block(_) | Cause::Panic(_) => true,
+            Cause::Ended(background::Failed::Start(_)) => false,
+            Cause::Block(_) | Cause::Ended(background::Failed::Panicked(_)) => true,
         };
         match self {
             Self::Input { block, source } if lasting(source) => vec![*block],

@@ -10,7 +10,7 @@ use ulid::Ulid;
 
 use crate::{
     config::CompactorConfig,
-    error::{Cause, JobError},
+    error::JobError,
     input::Input,
     order, promote, read,
     stream::{MergeStream, Step, StreamError},
@@ -58,11 +58,11 @@ pub async fn merge(
     let options = WriterOptions { zstd_level, ..WriterOptions::default() };
     let mut merge = MergeStream::new(order::merged_id(inputs), streams, promotion, options, without);
     loop {
-        let stepped = tokio::task::spawn_blocking(move || {
+        let stepped = background::run("merge", move || {
             let step = merge.advance();
             (merge, step)
         });
-        let (back, step) = stepped.await.map_err(|panic| JobError::merge(Cause::Panic(panic.to_string())))?;
+        let (back, step) = stepped.await.map_err(|failed| JobError::merge(failed))?;
         merge = back;
         match step.map_err(|e| blame(&opened, e))? {
             Step::Bring { input, wanted } => {
@@ -72,9 +72,8 @@ pub async fn merge(
             Step::End => break,
         }
     }
-    let finished = tokio::task::spawn_blocking(move || merge.finish()).await;
-    let merged =
-        finished.map_err(|panic| JobError::merge(Cause::Panic(panic.to_string())))?.map_err(|e| blame(&opened, e))?;
+    let finished = background::run("merge", move || merge.finish()).await;
+    let merged = finished.map_err(|failed| JobError::merge(failed))?.map_err(|e| blame(&opened, e))?;
     let block = match &merged.block {
         None => None,
         Some(block) => Some(Box::new(storage.put_merged_block(tenant, block).await?)),

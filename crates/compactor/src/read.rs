@@ -50,12 +50,9 @@ pub async fn each_batch<S: Send + 'static>(
     Ok(state)
 }
 
-/// Runs work of some length off the threads that serve requests; a panic becomes an error.
+/// Runs work of some length behind the threads that serve requests; a panic becomes an error.
 pub async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, BlockError> + Send + 'static,
 ) -> Result<T, Cause> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => Ok(result?),
-        Err(panic) => Err(Cause::Panic(panic.to_string())),
-    }
+    Ok(background::run("merge", work).await??)
 }

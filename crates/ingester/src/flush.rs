@@ -14,13 +14,12 @@ use block::{batch::SpanBatch, writer::EncodedBlock};
 use futures::{StreamExt, stream};
 use model::TenantId;
 use storage::Commit;
-use thread_priority::{ThreadPriority, ThreadPriorityValue};
-use tokio::sync::oneshot;
 
 use crate::{
     FlushError, encode,
     generation::TenantPart,
     ingester::{Cut, Inner},
+    sealing::Run,
 };
 
 /// The flusher pauses this long after the first failure, twice as long after each further one, up to the longest.
@@ -254,8 +253,8 @@ async fn make_blocks(
     closed: &u64,
     range_bytes: usize,
 ) -> Result<Vec<EncodedBlock>, FlushError> {
-    let batches = part.runs.lock().batches();
-    let failure = match encode_apart(inner, batches.clone(), range_bytes).await {
+    let runs = part.runs.lock().all();
+    let failure = match encode_apart(inner, runs.clone(), range_bytes).await {
         Ok(blocks) => return Ok(blocks),
         Err(detail) => FlushError::Encode { tenant: tenant.clone(), detail },
     };
@@ -263,9 +262,9 @@ async fn make_blocks(
         return Err(failure);
     }
     let (mut blocks, mut spans) = (Vec::new(), 0);
-    for batch in batches {
-        let rows = batch.rows();
-        match encode_apart(inner, vec![batch], range_bytes).await {
+    for run in runs {
+        let rows = run.rows();
+        match encode_apart(inner, vec![run], range_bytes).await {
             Ok(encoded) => blocks.extend(encoded),
             Err(_) => spans += rows,
         }
@@ -297,28 +296,14 @@ async fn make_blocks(
 const RANGE_PART: usize = 4;
 
 /// Encodes on a thread of its own; a panic there is an error here.
-async fn encode_apart(inner: &Inner, batches: Vec<SpanBatch>, range_bytes: usize) -> Result<Vec<EncodedBlock>, String> {
+async fn encode_apart(inner: &Inner, runs: Vec<Arc<Run>>, range_bytes: usize) -> Result<Vec<EncodedBlock>, String> {
     let mut share = inner.memory.flush_share();
-    let (done, encoded) = oneshot::channel();
-    let work = move || {
-        give_way();
-        // Whoever asked may be gone.
-        let _ = done.send(encode::blocks(&batches, range_bytes, |bytes| share.set(bytes)));
-    };
     // One for each of `flush_parallelism`, for as long as it takes.
-    std::thread::Builder::new().name("flush".to_owned()).spawn(work).map_err(|error| error.to_string())?;
-    let encoded = encoded.await.map_err(|_| "the thread that makes blocks panicked".to_owned())?;
-    encoded.map_err(|error| chain(&error))
-}
-
-/// Lets threads that answer requests go first: whoever waits for an acknowledgement waits less, a block can. About nice 5,
-/// a quarter of the time of a core that others want too.
-fn give_way() {
-    const PRIORITY: u8 = 35;
-    let priority = ThreadPriorityValue::try_from(PRIORITY).map(ThreadPriority::Crossplatform).map_err(|_| "out of range");
-    if let Err(error) = priority.and_then(|priority| priority.set_for_current().map_err(|_| "refused by the system")) {
-        tracing::debug!(error, "blocks are made at ordinary priority");
-    }
+    let encoding = background::run("flush", move || {
+        let batches: Vec<SpanBatch> = runs.iter().map(|run| run.batch().clone()).collect();
+        encode::blocks(&batches, range_bytes, |bytes| share.set(bytes))
+    });
+    encoding.await.map_err(|failed| chain(&failed))?.map_err(|error| chain(&error))
 }
 
 /// Whether a stored block may still be committed. Later, a sweep may hold its files to be left behind.

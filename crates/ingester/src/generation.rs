@@ -9,16 +9,17 @@ use std::{
     time::Instant,
 };
 
-use block::builder::AttributeLimits;
+use block::{batch::SpanBatch, builder::AttributeLimits};
 use model::TenantId;
 use parking_lot::{Mutex, RwLock};
 use storage::BlockEntry;
 
-use crate::{memory::Memory, runs::Runs};
+use crate::{memory::Memory, runs::Runs, sealing::Sealer};
 
 pub struct Generation {
     limits: AttributeLimits,
     memory: Memory,
+    sealer: Sealer,
     tenants: RwLock<HashMap<TenantId, Arc<TenantPart>>>,
     /// Request bytes in it.
     payload_bytes: AtomicU64,
@@ -40,12 +41,23 @@ pub struct TenantPart {
     pub encode_failures: AtomicU32,
 }
 
+impl TenantPart {
+    /// The spans so far. Makes what is not made yet, without holding up pushes: takes some milliseconds for each run.
+    pub fn batches(&self) -> Vec<SpanBatch> {
+        let runs = self.runs.lock().all();
+        let batches = runs.iter().map(|run| run.batch().clone()).collect();
+        self.runs.lock().account();
+        batches
+    }
+}
+
 impl Generation {
-    pub fn new(limits: AttributeLimits, memory: Memory, first_segment: u64) -> Self {
+    pub fn new(limits: AttributeLimits, memory: Memory, sealer: Sealer, first_segment: u64) -> Self {
         Self {
             first_segment,
             limits,
             memory,
+            sealer,
             tenants: RwLock::default(),
             payload_bytes: AtomicU64::new(0),
             first_push: OnceLock::new(),
@@ -67,7 +79,7 @@ impl Generation {
             return part;
         }
         let new = || {
-            let runs = Mutex::new(Runs::new(self.limits.clone(), self.memory.clone()));
+            let runs = Mutex::new(Runs::new(self.limits.clone(), self.memory.clone(), self.sealer.clone()));
             Arc::new(TenantPart { first_segment, runs, stored: Mutex::default(), encode_failures: AtomicU32::new(0) })
         };
         self.tenants.write().entry(tenant.clone()).or_insert_with(new).clone()

@@ -31,6 +31,7 @@ use crate::{
     memory::{Memory, MemoryUse},
     replay,
     runs::{merge_small, wants_merge},
+    sealing::Sealer,
 };
 
 /// The flusher opens no further generation while this many wait for the store: the open one grows instead.
@@ -57,6 +58,7 @@ pub(crate) struct Inner {
     /// The application of this ingester's commits.
     pub ingester: String,
     pub memory: Memory,
+    sealer: Sealer,
     generations: RwLock<Generations>,
     /// Held for a round of flushing.
     pub flushing: tokio::sync::Mutex<()>,
@@ -132,13 +134,15 @@ impl Ingester {
             let (wal, recovery) = Wal::open(config.wal())?;
             let memory = Memory::new(config.memory_max());
             let next_segment = wal.stats().segment;
-            let open = Arc::new(Generation::new(config.attribute_limits(), memory.clone(), next_segment));
+            let sealer = Sealer::start();
+            let open = Arc::new(Generation::new(config.attribute_limits(), memory.clone(), sealer.clone(), next_segment));
             let inner = Arc::new(Inner {
                 ingester: wal.ingester_id().to_string(),
                 config,
                 storage,
                 wal,
                 memory,
+                sealer,
                 generations: RwLock::new(Generations { open, cuts: VecDeque::new(), closing: false }),
                 flushing: tokio::sync::Mutex::default(),
                 settled: AtomicU64::new(0),
@@ -298,11 +302,8 @@ impl LiveData for Ingester {
 impl Inner {
     /// The part's spans so far. Starts to merge small runs when there are many.
     fn batches(&self, part: &Arc<TenantPart>) -> Vec<block::batch::SpanBatch> {
-        let mut runs = part.runs.lock();
-        let batches = runs.batches();
-        let merge = wants_merge(&runs);
-        drop(runs);
-        if merge {
+        let batches = part.batches();
+        if wants_merge(&part.runs.lock()) {
             let part = part.clone();
             self.runtime.spawn_blocking(move || merge_small(&part.runs));
         }
@@ -310,7 +311,7 @@ impl Inner {
     }
 
     pub fn new_generation(&self, first_segment: u64) -> Generation {
-        Generation::new(self.config.attribute_limits(), self.memory.clone(), first_segment)
+        Generation::new(self.config.attribute_limits(), self.memory.clone(), self.sealer.clone(), first_segment)
     }
 
     /// Closes the open generation, unless nothing is in it.

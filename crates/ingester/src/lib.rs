@@ -19,6 +19,7 @@ mod insert;
 mod memory;
 mod replay;
 mod runs;
+mod sealing;
 
 pub use config::IngesterConfig;
 pub use error::{FlushError, OpenError, PushError};
