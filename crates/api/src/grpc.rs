@@ -57,22 +57,28 @@ const SERVICE: &str = <StreamingQuerierServer<Querier> as NamedService>::NAME;
 
 pub(crate) fn router(shared: &Arc<Shared>, health: Health) -> Router {
     let bytes_max = shared.state.config.request_bytes_max;
-    let patience = shared.state.config.query_timeout + REQUEST_TIMEOUT;
     let querier = StreamingQuerierServer::new(Querier(shared.clone()))
         .max_decoding_message_size(bytes_max)
         .accept_compressed(CompressionEncoding::Gzip)
         .send_compressed(CompressionEncoding::Gzip);
-    Router::new()
-        .route_service(&format!("/{SERVICE}/{{*method}}"), querier)
-        .route_service(&format!("/{}/{{*method}}", <Health as NamedService>::NAME), health)
-        .layer(middleware::from_fn_with_state(patience, hurry))
+    in_time(shared, Router::new().route_service(&format!("/{SERVICE}/{{*method}}"), querier))
+        .merge(health_router(shared, health))
         .merge(jaeger_router(shared))
 }
 
 /// Jaeger's query service alone.
 pub(crate) fn jaeger_router(shared: &Arc<Shared>) -> Router {
+    in_time(shared, jaeger_rpc::routes().with_state(shared.clone()))
+}
+
+/// gRPC's health service alone.
+pub(crate) fn health_router(shared: &Arc<Shared>, health: Health) -> Router {
+    in_time(shared, Router::new().route_service(&format!("/{}/{{*method}}", <Health as NamedService>::NAME), health))
+}
+
+fn in_time(shared: &Shared, router: Router) -> Router {
     let patience = shared.state.config.query_timeout + REQUEST_TIMEOUT;
-    jaeger_rpc::routes().with_state(shared.clone()).layer(middleware::from_fn_with_state(patience, hurry))
+    router.layer(middleware::from_fn_with_state(patience, hurry))
 }
 
 /// Ends a call whose request does not come, and so never reaches the gate.
@@ -83,11 +89,12 @@ async fn hurry(State(patience): State<Duration>, request: axum::extract::Request
     }
 }
 
-/// Tells the health service, for the server as a whole and for the querier.
+/// Tells the health service, for the server as a whole and for each service of queries.
 pub(crate) async fn report(reporter: &HealthReporter, state: ReadyState) {
     let status = if state == ReadyState::Ready { ServingStatus::Serving } else { ServingStatus::NotServing };
     reporter.set_service_status("", status).await;
     reporter.set_service_status(SERVICE, status).await;
+    reporter.set_service_status(jaeger_rpc::SERVICE, status).await;
 }
 
 struct Querier(Arc<Shared>);

@@ -7,7 +7,8 @@ use door::{Need, Needs, Role};
 use http::Method;
 
 /// Paths that say whether the server works, for who watches over it.
-const OPEN: [&str; 5] = ["/ready", "/api/echo", "/zipkin/health", "/health", "/grpc.health.v1.Health/"];
+const OPEN: [&str; 5] = ["/ready", "/api/echo", "/zipkin/health", "/health", HEALTH];
+const HEALTH: &str = "/grpc.health.v1.Health/";
 const ASKING: [Method; 3] = [Method::GET, Method::HEAD, Method::POST];
 /// Where questions about traces begin, below the prefix or not.
 const READ: [&str; 5] = ["/api/", "/jaeger/", "/zipkin/", crate::grpc::PATH_START, jaeger_rpc::PATH_START];
@@ -25,6 +26,7 @@ pub fn needs(configured_prefix: &str) -> Needs {
 pub fn foreign_needs() -> Needs {
     Arc::new(|_, path| match path {
         "/health" => Need::Nothing,
+        _ if path.starts_with(HEALTH) => Need::Nothing,
         _ => Need::READ,
     })
 }

@@ -92,6 +92,11 @@ pub(crate) fn jaeger_router(shared: &Arc<Shared>) -> Router {
     observed(shared, bounded(shared, jaeger::routes().with_state(shared.clone())).merge(grpc::jaeger_router(shared)))
 }
 
+/// The methods of Jaeger's query API alone, as on the port of Jaeger's gRPC.
+pub(crate) fn jaeger_grpc_router(shared: Arc<Shared>, health: grpc::Health) -> Router {
+    observed(&shared, grpc::jaeger_router(&shared).merge(grpc::health_router(&shared, health)))
+}
+
 /// Zipkin's query API alone, as on its own port, with Zipkin's own paths too.
 pub(crate) fn zipkin_router(shared: &Arc<Shared>) -> Router {
     let routes = zipkin::routes().route("/health", get(zipkin::health)).with_state(shared.clone());

@@ -58,6 +58,11 @@ impl Api {
         listen::serve(port.into(), bounds("the Jaeger API", &self.0), handler(routes::jaeger_router(&self.0)), shutdown)
     }
 
+    /// Serves the methods of Jaeger's query API alone, otherwise as [`Api::serve`].
+    pub fn serve_jaeger_grpc(&self, port: impl Into<Port>, shutdown: CancellationToken) -> BoxFuture<'static, usize> {
+        self.serve_with_health(port.into(), "gRPC of the Jaeger API", routes::jaeger_grpc_router, shutdown)
+    }
+
     /// Serves Jaeger's remote sampling alone, as its agent does, otherwise as [`Api::serve`].
     pub fn serve_sampling(&self, port: impl Into<Port>, shutdown: CancellationToken) -> BoxFuture<'static, usize> {
         listen::serve(port.into(), bounds("remote sampling", &self.0), handler(routes::agent_router(&self.0)), shutdown)

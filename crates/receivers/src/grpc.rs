@@ -15,7 +15,7 @@ use translate::TranslateError;
 
 use crate::{
     Receiver,
-    http::export_response,
+    http::{export_response, media_type},
     inflate::{ENCODINGS, Encoding},
     refusal::Refusal,
     tenancy,
@@ -94,9 +94,7 @@ impl Receiver {
 }
 
 fn is_grpc(headers: &HeaderMap) -> bool {
-    let value = headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
-    let kind = value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-    kind == b"application/grpc" || kind == b"application/grpc+proto"
+    matches!(media_type(headers).as_slice(), b"application/grpc" | b"application/grpc+proto")
 }
 
 fn encoding(headers: &HeaderMap) -> Result<Encoding, Refusal> {

@@ -40,6 +40,9 @@ struct Asked {
 
 impl Receiver {
     pub(crate) async fn answer_http(&self, request: Request<Incoming>) -> Response<ResponseBody> {
+        if request.uri().path() != TRACES_PATH && self.elsewhere.is_some() {
+            return self.answer_elsewhere(request).await;
+        }
         let (head, body) = request.into_parts();
         let outcome = match self.asked(&head) {
             Ok(asked) => self.export_http(asked, body).await,
@@ -115,13 +118,17 @@ pub(crate) fn content_encoding(headers: &HeaderMap) -> Result<Encoding, Refusal>
     })
 }
 
+/// What the body is, in small letters and without parameters; empty where it is not said.
+pub(crate) fn media_type(headers: &HeaderMap) -> Vec<u8> {
+    let content_type = headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    content_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii().to_ascii_lowercase()
+}
+
 impl Format {
     fn of(headers: &HeaderMap) -> Option<Self> {
-        let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
-        let kind = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-        match kind.as_str() {
-            "application/x-protobuf" | "application/protobuf" => Some(Self::Protobuf),
-            "application/json" => Some(Self::Json),
+        match media_type(headers).as_slice() {
+            b"application/x-protobuf" | b"application/protobuf" => Some(Self::Protobuf),
+            b"application/json" => Some(Self::Json),
             _ => None,
         }
     }

@@ -1,7 +1,7 @@
 //! Jaeger's collector: `POST /api/traces` with a batch in thrift's binary protocol, accepted with 202.
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use listen::ResponseBody;
 use tonic::Code;
@@ -10,6 +10,7 @@ use translate::jaeger;
 use crate::{
     Receiver,
     foreign::{accepted, refused_text},
+    http::media_type,
     refusal::Refusal,
 };
 
@@ -39,9 +40,7 @@ fn check(method: &Method, headers: &HeaderMap) -> Result<(), Refusal> {
         let message = format!("send batches with POST, not {method}");
         return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, Code::Unimplemented, message));
     }
-    let content_type = headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
-    let content_type = content_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-    match content_type {
+    match media_type(headers).as_slice() {
         b"application/x-thrift" | b"application/vnd.apache.thrift.binary" => Ok(()),
         _ => Err(Refusal::unsupported("Content-Type must be application/x-thrift or application/vnd.apache.thrift.binary")),
     }

@@ -30,11 +30,11 @@ use tokio_util::sync::CancellationToken;
 
 pub use ::translate::jaeger::Protocol as AgentProtocol;
 pub use listen::{Port, ResponseBody};
+pub use serve::Protocol;
 pub use udp::DatagramCounts;
 
-use serve::Protocol;
-
-/// Answers the requests of a port that are no deliveries of spans.
+/// Answers the requests of a port that are no deliveries of spans: other methods or paths than the protocol's own, and at
+/// Zipkin's port, which takes spans on any path, what is not POST.
 pub type Elsewhere = listen::Handler;
 
 /// One receiver. The defaults suit a public port.
@@ -77,71 +77,18 @@ struct Receiver {
     elsewhere: Option<Elsewhere>,
 }
 
-impl Receiver {
-    fn new(config: Config, distributor: Distributor) -> Self {
-        Self { config, distributor, elsewhere: None }
-    }
-
-    fn beside(self, elsewhere: Option<Elsewhere>) -> Self {
-        Self { elsewhere, ..self }
-    }
-}
-
-/// Serves OTLP/gRPC until `shutdown` is cancelled and running requests are answered. Returns the number of
-/// connections that had to be cut because they took longer than the drain timeout.
-pub fn serve_grpc(
+/// Serves one protocol until `shutdown` is cancelled and running requests are answered. What is no delivery of spans goes to
+/// `elsewhere`, or is refused. Returns the number of connections that had to be cut because they took longer than the drain
+/// timeout.
+pub fn serve(
     port: impl Into<Port>,
-    distributor: Distributor,
-    config: Config,
-    shutdown: CancellationToken,
-) -> BoxFuture<'static, usize> {
-    serve::serve(port.into(), Receiver::new(config, distributor), Protocol::OtlpGrpc, shutdown)
-}
-
-/// Serves OTLP/HTTP, otherwise as [`serve_grpc`].
-pub fn serve_http(
-    port: impl Into<Port>,
-    distributor: Distributor,
-    config: Config,
-    shutdown: CancellationToken,
-) -> BoxFuture<'static, usize> {
-    serve::serve(port.into(), Receiver::new(config, distributor), Protocol::OtlpHttp, shutdown)
-}
-
-/// Serves Zipkin's collector, otherwise as [`serve_grpc`]. What is not POST goes to `elsewhere`.
-pub fn serve_zipkin(
-    port: impl Into<Port>,
+    protocol: Protocol,
     distributor: Distributor,
     config: Config,
     elsewhere: Option<Elsewhere>,
     shutdown: CancellationToken,
 ) -> BoxFuture<'static, usize> {
-    let receiver = Receiver::new(config, distributor).beside(elsewhere);
-    serve::serve(port.into(), receiver, Protocol::Zipkin, shutdown)
-}
-
-/// Serves Jaeger's collector over gRPC, otherwise as [`serve_grpc`]. Other methods than its own go to `elsewhere`.
-pub fn serve_jaeger_grpc(
-    port: impl Into<Port>,
-    distributor: Distributor,
-    config: Config,
-    elsewhere: Option<Elsewhere>,
-    shutdown: CancellationToken,
-) -> BoxFuture<'static, usize> {
-    let receiver = Receiver::new(config, distributor).beside(elsewhere);
-    serve::serve(port.into(), receiver, Protocol::JaegerGrpc, shutdown)
-}
-
-/// Serves Jaeger's collector over HTTP, otherwise as [`serve_grpc`]. Other paths than its own go to `elsewhere`.
-pub fn serve_jaeger_thrift(
-    port: impl Into<Port>,
-    distributor: Distributor,
-    config: Config,
-    elsewhere: Option<Elsewhere>,
-    shutdown: CancellationToken,
-) -> BoxFuture<'static, usize> {
-    let receiver = Receiver::new(config, distributor).beside(elsewhere);
-    serve::serve(port.into(), receiver, Protocol::JaegerThrift, shutdown)
+    serve::serve(port.into(), Receiver { config, distributor, elsewhere }, protocol, shutdown)
 }
 
 /// Serves one protocol of Jaeger's agent until `shutdown` is cancelled. All spans are those of the single tenant, so
@@ -154,5 +101,6 @@ pub fn serve_jaeger_agent(
     counts: DatagramCounts,
     shutdown: CancellationToken,
 ) -> BoxFuture<'static, ()> {
-    Box::pin(udp::serve(socket, Receiver::new(config, distributor), protocol, counts, shutdown))
+    let receiver = Receiver { config, distributor, elsewhere: None };
+    Box::pin(udp::serve(socket, receiver, protocol, counts, shutdown))
 }

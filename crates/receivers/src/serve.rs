@@ -18,12 +18,15 @@ use crate::{
 
 const HEAD_BYTES_MAX: u32 = 64 << 10;
 
+/// Of the ports that take requests. Each takes all formats of its protocol.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Protocol {
+pub enum Protocol {
     OtlpGrpc,
     OtlpHttp,
     Zipkin,
+    /// Jaeger's collector over gRPC.
     JaegerGrpc,
+    /// Jaeger's collector over HTTP.
     JaegerThrift,
 }
 

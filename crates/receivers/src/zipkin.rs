@@ -3,7 +3,7 @@
 //! Other paths take spans as version 2 does. What is not POST is a query, and not answered here.
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
+use http::{HeaderMap, Method, Request, Response};
 use hyper::body::Incoming;
 use listen::ResponseBody;
 use translate::zipkin::{self, Format};
@@ -11,6 +11,7 @@ use translate::zipkin::{self, Format};
 use crate::{
     Receiver,
     foreign::{self, accepted, refused_text},
+    http::media_type,
 };
 
 impl Receiver {
@@ -30,9 +31,7 @@ impl Receiver {
 
 /// Whatever does not say otherwise is JSON.
 fn format(path: &str, headers: &HeaderMap) -> Format {
-    let content_type = headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
-    let content_type = content_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii().to_ascii_lowercase();
-    match content_type.as_slice() {
+    match media_type(headers).as_slice() {
         b"application/x-thrift" | b"application/vnd.apache.thrift.binary" => Format::ThriftV1,
         b"application/x-protobuf" | b"application/protobuf" => Format::ProtobufV2,
         _ if path.contains("api/v1/spans") => Format::JsonV1,

@@ -3,7 +3,7 @@
 use api::Api;
 use distributor::Distributor;
 use futures::FutureExt;
-use receivers::{AgentProtocol, DatagramCounts};
+use receivers::{AgentProtocol, DatagramCounts, Protocol};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -40,28 +40,28 @@ pub fn start(
     if let Some((socket, grpc)) = sockets.otlp_grpc.zip(otlp.grpc.as_ref()) {
         let settings = config.receiver_config(mebibytes(grpc.max_recv_msg_size_mib));
         let port = gates.port(config, keys::OTLP_GRPC, socket, delivers())?;
-        receiving.spawn(receivers::serve_grpc(port, spans(), settings, stop()).map(drop));
+        receiving.spawn(receivers::serve(port, Protocol::OtlpGrpc, spans(), settings, None, stop()).map(drop));
     }
     if let Some((socket, http)) = sockets.otlp_http.zip(otlp.http.as_ref()) {
         let settings = config.receiver_config(http.max_request_body_size.as_usize());
         let port = gates.port(config, keys::OTLP_HTTP, socket, delivers())?;
-        receiving.spawn(receivers::serve_http(port, spans(), settings, stop()).map(drop));
+        receiving.spawn(receivers::serve(port, Protocol::OtlpHttp, spans(), settings, None, stop()).map(drop));
     }
     // Zipkin's port serves its query API too.
     if let Some((socket, zipkin)) = sockets.zipkin.zip(receivers.zipkin.as_ref()) {
         let settings = config.receiver_config(zipkin.max_request_body_size.as_usize());
         let port = gates.port(config, keys::ZIPKIN, socket, delivers_or_asks())?;
-        receiving.spawn(receivers::serve_zipkin(port, spans(), settings, Some(api.zipkin()), stop()).map(drop));
+        receiving.spawn(receivers::serve(port, Protocol::Zipkin, spans(), settings, Some(api.zipkin()), stop()).map(drop));
     }
     if let Some((socket, grpc)) = sockets.jaeger_grpc.zip(jaeger.grpc.as_ref()) {
         let settings = config.receiver_config(mebibytes(grpc.max_recv_msg_size_mib));
         let port = gates.port(config, keys::JAEGER_GRPC, socket, api::delivery_needs())?;
-        receiving.spawn(receivers::serve_jaeger_grpc(port, spans(), settings, Some(api.sampling()), stop()).map(drop));
+        receiving.spawn(receivers::serve(port, Protocol::JaegerGrpc, spans(), settings, Some(api.sampling()), stop()).map(drop));
     }
     if let Some((socket, http)) = sockets.jaeger_thrift_http.zip(jaeger.thrift_http.as_ref()) {
         let settings = config.receiver_config(http.max_request_body_size.as_usize());
         let port = gates.port(config, keys::JAEGER_THRIFT_HTTP, socket, api::delivery_needs())?;
-        receiving.spawn(receivers::serve_jaeger_thrift(port, spans(), settings, Some(api.sampling()), stop()).map(drop));
+        receiving.spawn(receivers::serve(port, Protocol::JaegerThrift, spans(), settings, Some(api.sampling()), stop()).map(drop));
     }
     for (socket, protocol, counts) in [
         (sockets.jaeger_thrift_compact, AgentProtocol::Compact, &datagrams.compact),

@@ -29,7 +29,7 @@ use crate::{
     receive::{self, Datagrams},
     redaction::Redaction,
     show::{bytes, duration, plural},
-    sockets::{API_KEY, Addresses, GRPC_KEY, JAEGER_QUERY_KEY, SAMPLING_KEY, Sockets},
+    sockets::{API_KEY, Addresses, GRPC_KEY, JAEGER_QUERY_GRPC_KEY, JAEGER_QUERY_KEY, SAMPLING_KEY, Sockets},
     user_overrides,
 };
 
@@ -88,6 +88,10 @@ pub async fn run(config: Config) -> anyhow::Result<bool> {
     if let Some(socket) = sockets.jaeger_query {
         let port = gates.port(&config, JAEGER_QUERY_KEY, socket, api::foreign_needs())?;
         answering.spawn(api.serve_jaeger(port, queries.clone()));
+    }
+    if let Some(socket) = sockets.jaeger_query_grpc {
+        let port = gates.port(&config, JAEGER_QUERY_GRPC_KEY, socket, api::foreign_needs())?;
+        answering.spawn(api.serve_jaeger_grpc(port, queries.clone()));
     }
     if let Some(socket) = sockets.sampling {
         let port = gates.port(&config, SAMPLING_KEY, socket, api::sampling_needs())?;
@@ -301,12 +305,13 @@ fn announce(config: &Config, addresses: &Addresses, replayed: u64) {
     let blocks = config.storage.describe();
     let log = directory(&config.storage.wal_path());
     if config.log.format == LogFormat::Json {
-        let Addresses { api, grpc, jaeger_query, sampling, receivers } = addresses;
+        let Addresses { api, grpc, jaeger_query, jaeger_query_grpc, sampling, receivers } = addresses;
         let text = |address: Option<std::net::SocketAddr>| address.map(|address| address.to_string());
         tracing::info!(
             %api,
             grpc = text(*grpc),
             jaeger_query = text(*jaeger_query),
+            jaeger_query_grpc = text(*jaeger_query_grpc),
             sampling = text(*sampling),
             otlp_grpc = text(receivers.otlp_grpc),
             otlp_http = text(receivers.otlp_http),
@@ -336,8 +341,13 @@ fn announce(config: &Config, addresses: &Addresses, replayed: u64) {
     if let Some(address) = addresses.grpc {
         println!("  gRPC       {}://{}", scheme(GRPC_KEY), reachable(address));
     }
-    if let Some(address) = addresses.jaeger_query {
-        println!("  Jaeger API {}://{}", scheme(JAEGER_QUERY_KEY), reachable(address));
+    for (address, key, what) in [
+        (addresses.jaeger_query, JAEGER_QUERY_KEY, ""),
+        (addresses.jaeger_query_grpc, JAEGER_QUERY_GRPC_KEY, "  (gRPC)"),
+    ] {
+        if let Some(address) = address {
+            println!("  Jaeger API {}://{}{what}", scheme(key), reachable(address));
+        }
     }
     if let Some(address) = addresses.sampling {
         println!("  Sampling   {}://{}/sampling", scheme(SAMPLING_KEY), reachable(address));

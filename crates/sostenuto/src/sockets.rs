@@ -7,6 +7,7 @@ use tokio::net::{TcpListener, UdpSocket};
 use crate::config::{Config, keys};
 
 pub const JAEGER_QUERY_KEY: &str = "server.jaeger_query_endpoint";
+pub const JAEGER_QUERY_GRPC_KEY: &str = "server.jaeger_query_grpc_endpoint";
 pub const SAMPLING_KEY: &str = "distributor.sampling.endpoint";
 pub const GRPC_KEY: &str = "server.grpc_listen_port";
 pub const API_KEY: &str = "server.http_listen_port";
@@ -16,6 +17,8 @@ pub struct Sockets {
     /// gRPC alone.
     pub grpc: Option<TcpListener>,
     pub jaeger_query: Option<TcpListener>,
+    /// ... and its gRPC alone.
+    pub jaeger_query_grpc: Option<TcpListener>,
     /// Jaeger's remote sampling.
     pub sampling: Option<TcpListener>,
     pub receivers: ReceiverSockets,
@@ -37,6 +40,7 @@ pub struct Addresses {
     pub api: SocketAddr,
     pub grpc: Option<SocketAddr>,
     pub jaeger_query: Option<SocketAddr>,
+    pub jaeger_query_grpc: Option<SocketAddr>,
     pub sampling: Option<SocketAddr>,
     pub receivers: ReceiverAddresses,
 }
@@ -74,20 +78,16 @@ impl Sockets {
             jaeger_thrift_compact: udp(keys::JAEGER_THRIFT_COMPACT).await?,
             jaeger_thrift_binary: udp(keys::JAEGER_THRIFT_BINARY).await?,
         };
-        let jaeger_query = match config.jaeger_query_endpoint() {
-            Some(endpoint) => Some(bind(&endpoint, JAEGER_QUERY_KEY).await?),
-            None => None,
+        let named = async |endpoint: Option<String>, key| match endpoint {
+            Some(endpoint) => bind(&endpoint, key).await.map(Some),
+            None => Ok(None),
         };
-        let sampling = match config.sampling_endpoint() {
-            Some(endpoint) => Some(bind(endpoint, SAMPLING_KEY).await?),
-            None => None,
-        };
-        let grpc = match config.grpc_endpoint() {
-            Some(endpoint) => Some(bind(&endpoint, GRPC_KEY).await?),
-            None => None,
-        };
+        let jaeger_query = named(config.jaeger_query_endpoint(), JAEGER_QUERY_KEY).await?;
+        let jaeger_query_grpc = named(config.jaeger_query_grpc_endpoint(), JAEGER_QUERY_GRPC_KEY).await?;
+        let sampling = named(config.sampling_endpoint().map(str::to_owned), SAMPLING_KEY).await?;
+        let grpc = named(config.grpc_endpoint(), GRPC_KEY).await?;
         let api = bind(&config.api_endpoint(), API_KEY).await?;
-        Ok(Self { api, grpc, jaeger_query, sampling, receivers })
+        Ok(Self { api, grpc, jaeger_query, jaeger_query_grpc, sampling, receivers })
     }
 
     pub fn addresses(&self) -> io::Result<Addresses> {
@@ -103,8 +103,14 @@ impl Sockets {
             jaeger_thrift_compact: udp(&sockets.jaeger_thrift_compact)?,
             jaeger_thrift_binary: udp(&sockets.jaeger_thrift_binary)?,
         };
-        let (grpc, jaeger_query, sampling) = (tcp(&self.grpc)?, tcp(&self.jaeger_query)?, tcp(&self.sampling)?);
-        Ok(Addresses { api: self.api.local_addr()?, grpc, jaeger_query, sampling, receivers })
+        Ok(Addresses {
+            api: self.api.local_addr()?,
+            grpc: tcp(&self.grpc)?,
+            jaeger_query: tcp(&self.jaeger_query)?,
+            jaeger_query_grpc: tcp(&self.jaeger_query_grpc)?,
+            sampling: tcp(&self.sampling)?,
+            receivers,
+        })
     }
 }
 

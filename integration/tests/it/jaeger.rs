@@ -129,7 +129,10 @@ fn at(ns: u64) -> Option<Time> {
 /// A shop that calls a cart, a minute ago; of every third trace the cart fails. Returns when the first one began.
 async fn serve_shop(folder: &TempDir, traces: u64) -> (Server, u64) {
     let free = "127.0.0.1:0";
-    let server = Server::start(&Settings::new(folder.path()).with("server.jaeger_query_endpoint", free)).await;
+    let settings = Settings::new(folder.path())
+        .with("server.jaeger_query_endpoint", free)
+        .with("server.jaeger_query_grpc_endpoint", free);
+    let server = Server::start(&settings).await;
     let began = TimeRange::lately().start_s * SECOND;
     for number in 0..traces {
         let span = |index: u64, parent: Option<u64>, name: &str, kind: i32, took: u64| Span {
@@ -163,7 +166,7 @@ async fn version_three_answers_over_grpc_wherever_jaeger_is_asked() {
         ..Query::default()
     };
     let find = |query: &Query| Find { query: Some(query.clone()) };
-    for address in [server.address("api"), server.address("jaeger_query")] {
+    for address in ["api", "jaeger_query", "jaeger_query_grpc"].map(|listener| server.address(listener)) {
         let address = address.as_str();
         let services: Vec<Services> = call(address, "GetServices", &Texts::default()).await.unwrap();
         assert_eq!(services, [Services { services: vec!["cart".to_owned(), "shop".to_owned()] }]);

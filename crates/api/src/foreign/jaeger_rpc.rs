@@ -40,6 +40,8 @@ use crate::{
 /// Where the paths of this service begin.
 pub(crate) const PATH_START: &str = "/jaeger.api_v3.";
 
+pub(crate) const SERVICE: &str = "jaeger.api_v3.QueryService";
+
 /// The paths of all methods.
 pub(crate) const METHODS: [&str; 6] = [
     "/jaeger.api_v3.QueryService/GetTrace",
@@ -72,15 +74,6 @@ where
     Grpc::new(ProstCodec::default()).apply_max_message_size_config(Some(api.state.config.request_bytes_max), None)
 }
 
-fn call(api: &Shared, metadata: &MetadataMap) -> Result<Call, Failure> {
-    api.call(metadata.as_ref(), &Uri::default())
-}
-
-/// With what the answer lacks in its metadata.
-fn response<T>(call: &Call, answer: T) -> tonic::Response<T> {
-    tonic::Response::from_parts(MetadataMap::from_headers(call.account.headers()), answer, Extensions::default())
-}
-
 /// Answers one message with one.
 async fn unary<Q, A>(api: Arc<Shared>, request: Request, method: Method<Q, A>) -> Response
 where
@@ -88,14 +81,7 @@ where
     A: Message + Send + 'static,
 {
     let mut grpc = grpc::<Q, A>(&api);
-    let service = service_fn(move |asked: tonic::Request<Q>| {
-        let api = api.clone();
-        async move {
-            let call = call(&api, asked.metadata())?;
-            let answer = method(&api, &call, asked.into_inner()).await?;
-            Ok::<_, Status>(response(&call, answer))
-        }
-    });
+    let service = service_fn(move |asked| answered(api.clone(), asked, method, |answer| answer));
     grpc.unary(service, request).await.map(Body::new)
 }
 
@@ -106,16 +92,22 @@ where
     A: Message + Send + 'static,
 {
     let mut grpc = grpc::<Q, A>(&api);
-    let service = service_fn(move |asked: tonic::Request<Q>| {
-        let api = api.clone();
-        async move {
-            let call = call(&api, asked.metadata())?;
-            let answers = method(&api, &call, asked.into_inner()).await?;
-            let answers: Vec<Result<A, Status>> = answers.into_iter().map(Ok).collect();
-            Ok::<_, Status>(response(&call, stream::iter(answers)))
-        }
-    });
+    let messages = |answers: Vec<A>| stream::iter(answers.into_iter().map(Ok));
+    let service = service_fn(move |asked| answered(api.clone(), asked, method, messages));
     grpc.server_streaming(service, request).await.map(Body::new)
+}
+
+/// What a method answers, as it is sent, with what the answer lacks in its metadata.
+async fn answered<Q, A, S>(
+    api: Arc<Shared>,
+    asked: tonic::Request<Q>,
+    method: Method<Q, A>,
+    sent: impl FnOnce(A) -> S,
+) -> Result<tonic::Response<S>, Status> {
+    let call = api.call(asked.metadata().as_ref(), &Uri::default())?;
+    let answer = method(&api, &call, asked.into_inner()).await?;
+    let metadata = MetadataMap::from_headers(call.account.headers());
+    Ok(tonic::Response::from_parts(metadata, sent(answer), Extensions::default()))
 }
 
 /// Messages that every client takes: a large trace is several.

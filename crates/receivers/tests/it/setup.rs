@@ -9,7 +9,7 @@ use proto::otlp::{
     trace::v1::{ResourceSpans, ScopeSpans, Span},
 };
 use http_body_util::BodyExt;
-use receivers::{AgentProtocol, Config, DatagramCounts, Elsewhere, ResponseBody};
+use receivers::{AgentProtocol, Config, DatagramCounts, Elsewhere, Protocol, ResponseBody};
 use storage::{Storage, StorageConfig};
 use tempfile::TempDir;
 use tokio::{
@@ -90,17 +90,17 @@ impl Server {
             })
         });
         let (spans, settings) = parts();
-        tokio::spawn(receivers::serve_zipkin(zipkin, spans, settings, Some(elsewhere), stop()));
-        let (spans, settings) = parts();
-        tokio::spawn(receivers::serve_jaeger_grpc(jaeger_grpc, spans, settings, None, stop()));
-        let (spans, settings) = parts();
-        tokio::spawn(receivers::serve_jaeger_thrift(jaeger_thrift, spans, settings, None, stop()));
+        let serve = |port, protocol, elsewhere| {
+            let (spans, settings) = parts();
+            tokio::spawn(receivers::serve(port, protocol, spans, settings, elsewhere, stop()))
+        };
+        serve(zipkin, Protocol::Zipkin, Some(elsewhere));
+        serve(jaeger_grpc, Protocol::JaegerGrpc, None);
+        serve(jaeger_thrift, Protocol::JaegerThrift, None);
+        let ended = (serve(grpc, Protocol::OtlpGrpc, None), serve(http, Protocol::OtlpHttp, None));
         let agent = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let (agent_address, datagrams) = (agent.local_addr().unwrap(), DatagramCounts::default());
-        let (spans, settings) = parts();
         let agent = receivers::serve_jaeger_agent(agent, AgentProtocol::Compact, spans, settings, datagrams.clone(), stop());
-        let grpc = receivers::serve_grpc(grpc, distributor.clone(), config.clone(), shutdown.clone());
-        let http = receivers::serve_http(http, distributor, config, shutdown.clone());
         Self {
             zipkin: foreign.0,
             jaeger_grpc: foreign.1,
@@ -112,8 +112,8 @@ impl Server {
             http: addresses.1,
             ingester,
             storage,
+            ended,
             shutdown,
-            ended: (tokio::spawn(grpc), tokio::spawn(http)),
             _dir: dir,
         }
     }

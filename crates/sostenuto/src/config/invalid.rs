@@ -46,9 +46,13 @@ impl Config {
             _ => {}
         }
         let endpoints = self.distributor.receivers.endpoints();
-        let sampling = Some(&self.distributor.sampling.endpoint).filter(|endpoint| !endpoint.is_empty());
-        let queries = self.server.jaeger_query_endpoint.as_ref().filter(|endpoint| !endpoint.is_empty());
-        for (key, endpoint) in endpoints.into_iter().chain([("server.jaeger_query_endpoint", queries), ("distributor.sampling.endpoint", sampling)]) {
+        let others = [
+            ("server.jaeger_query_endpoint", self.server.jaeger_query_endpoint.as_ref()),
+            ("server.jaeger_query_grpc_endpoint", self.server.jaeger_query_grpc_endpoint.as_ref()),
+            ("distributor.sampling.endpoint", Some(&self.distributor.sampling.endpoint)),
+        ]
+        .map(|(key, endpoint)| (key, endpoint.filter(|endpoint| !endpoint.is_empty())));
+        for (key, endpoint) in endpoints.into_iter().chain(others) {
             let Some(endpoint) = endpoint else { continue };
             if endpoint
                 .rsplit_once(':')

@@ -84,6 +84,10 @@ pub struct Server {
     /// empty is off.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub jaeger_query_endpoint: Option<String>,
+    /// `host:port` of its methods of gRPC alone. Without it, port 16685 where the other has its port by default; empty is
+    /// off.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jaeger_query_grpc_endpoint: Option<String>,
     /// TLS of every port that has none of its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsFiles>,
@@ -101,6 +105,7 @@ impl Default for Server {
             http_listen_port: 3200,
             grpc_listen_port: None,
             jaeger_query_endpoint: None,
+            jaeger_query_grpc_endpoint: None,
             tls: None,
             http_server_conn_limit: api.connections_max,
             graceful_shutdown_timeout: GoDuration(api.drain_timeout),
@@ -383,9 +388,8 @@ impl Config {
     /// Makes every listener listen on `host`, keeping its port.
     pub fn listen_on(&mut self, host: &str) {
         self.server.http_listen_address = host.to_owned();
-        if let Some(endpoint) = &mut self.server.jaeger_query_endpoint
-            && !endpoint.is_empty()
-        {
+        let queries = [&mut self.server.jaeger_query_endpoint, &mut self.server.jaeger_query_grpc_endpoint];
+        for endpoint in queries.into_iter().flatten().filter(|endpoint| !endpoint.is_empty()) {
             *endpoint = with_host(host, endpoint);
         }
         if !self.distributor.sampling.endpoint.is_empty() {
@@ -396,10 +400,20 @@ impl Config {
 
     /// `host:port` of Jaeger's query API, where it has a port of its own.
     pub fn jaeger_query_endpoint(&self) -> Option<String> {
-        match &self.server.jaeger_query_endpoint {
+        self.jaeger_endpoint(&self.server.jaeger_query_endpoint, !self.distributor.receivers.jaeger.is_off(), "16686")
+    }
+
+    /// `host:port` of the methods of Jaeger's query API, where they have a port of their own. Who moved the other port
+    /// says where this one is.
+    pub fn jaeger_query_grpc_endpoint(&self) -> Option<String> {
+        let on = !self.distributor.receivers.jaeger.is_off() && self.server.jaeger_query_endpoint.is_none();
+        self.jaeger_endpoint(&self.server.jaeger_query_grpc_endpoint, on, "16685")
+    }
+
+    fn jaeger_endpoint(&self, named: &Option<String>, on_unless_named: bool, port: &str) -> Option<String> {
+        match named {
             Some(endpoint) => Some(endpoint.clone()).filter(|endpoint| !endpoint.is_empty()),
-            None if self.distributor.receivers.jaeger.is_off() => None,
-            None => Some(host_and_port(&self.server.http_listen_address, "16686")),
+            None => on_unless_named.then(|| host_and_port(&self.server.http_listen_address, port)),
         }
     }
 

@@ -342,11 +342,32 @@ fn secrets_are_never_shown() {
 }
 
 #[test]
+fn jaegers_query_api_has_its_ports_where_a_jaeger_receiver_is_on() {
+    let check = |yaml: &str, expected: [Option<&str>; 2]| {
+        let config = parse(yaml);
+        let found = [config.jaeger_query_endpoint(), config.jaeger_query_grpc_endpoint()];
+        assert_eq!(found.each_ref().map(Option::as_deref), expected, "{yaml}");
+    };
+    check("{}", [Some("127.0.0.1:16686"), Some("127.0.0.1:16685")]);
+    check("server: {http_listen_address: '::1'}", [Some("[::1]:16686"), Some("[::1]:16685")]);
+    check("distributor: {receivers: {otlp: }}", [None, None]);
+    // Who moved the one says where the other is.
+    check("server: {jaeger_query_endpoint: 'a:1'}", [Some("a:1"), None]);
+    check("server: {jaeger_query_endpoint: ''}", [None, None]);
+    check("server: {jaeger_query_grpc_endpoint: ''}", [Some("127.0.0.1:16686"), None]);
+    let both = "server: {jaeger_query_endpoint: 'a:1', jaeger_query_grpc_endpoint: 'a:2'}";
+    check(both, [Some("a:1"), Some("a:2")]);
+    check(&format!("{both}\ndistributor: {{receivers: {{otlp: }}}}"), [Some("a:1"), Some("a:2")]);
+    assert!(mistake("server: {jaeger_query_grpc_endpoint: nowhere}").contains("server.jaeger_query_grpc_endpoint"));
+}
+
+#[test]
 fn listening_elsewhere_keeps_the_ports() {
     let mut config = Config::default();
     config.listen_on("0.0.0.0");
     let protocols = &config.distributor.receivers.otlp.protocols;
     assert_eq!(config.api_endpoint(), "0.0.0.0:3200");
+    assert_eq!(config.jaeger_query_grpc_endpoint().as_deref(), Some("0.0.0.0:16685"));
     assert_eq!(protocols.grpc.as_ref().unwrap().endpoint, "0.0.0.0:4317");
     config.listen_on("::1");
     assert_eq!(config.api_endpoint(), "[::1]:3200");

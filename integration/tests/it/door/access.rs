@@ -30,7 +30,7 @@ enum Ask {
 use Ask::{Admin, Metrics, Open, Read, Sampling, Write};
 
 /// Port, method, path, content type, what it asks.
-const REQUESTS: [(&str, Method, &str, &str, Ask); 66] = [
+const REQUESTS: [(&str, Method, &str, &str, Ask); 69] = [
     ("otlp_http", Method::POST, "/v1/traces", "application/x-protobuf", Write),
     ("otlp_http", Method::POST, "/v1/traces", "application/json", Write),
     ("otlp_grpc", Method::POST, "/opentelemetry.proto.collector.trace.v1.TraceService/Export", "application/grpc", Write),
@@ -63,6 +63,9 @@ const REQUESTS: [(&str, Method, &str, &str, Ask); 66] = [
     ("jaeger_query", Method::GET, "/api/traces/1", "", Read),
     ("jaeger_query", Method::GET, "/api/dependencies?endTs=1", "", Read),
     ("jaeger_query", Method::GET, "/", "", Read),
+    ("jaeger_query_grpc", Method::POST, "/jaeger.api_v3.QueryService/GetServices", "application/grpc", Read),
+    ("jaeger_query_grpc", Method::POST, "/no.such.Service/Method", "application/grpc", Read),
+    ("jaeger_query_grpc", Method::POST, "/grpc.health.v1.Health/Check", "application/grpc", Open),
     ("api", Method::GET, "/api/search", "", Read),
     ("api", Method::GET, "/api/traces/00000000000000000000000000000001", "", Read),
     ("api", Method::GET, "/api/v2/search/tags", "", Read),

@@ -28,6 +28,7 @@ fn every_port(folder: &Path) -> Settings {
         .with("distributor.receivers.zipkin", endpoint)
         .with("distributor.receivers.jaeger", jaeger)
         .with("server.jaeger_query_endpoint", "127.0.0.1:0")
+        .with("server.jaeger_query_grpc_endpoint", "127.0.0.1:0")
         .with("server.grpc_listen_port", 0)
 }
 

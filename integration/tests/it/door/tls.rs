@@ -18,10 +18,11 @@ use crate::{
 };
 
 /// Each port, and a question that it answers.
-const PORTS: [(&str, Method, &str); 8] = [
+const PORTS: [(&str, Method, &str); 9] = [
     ("api", Method::GET, "/api/echo"),
     ("grpc", Method::POST, "/tempopb.StreamingQuerier/Search"),
     ("jaeger_query", Method::GET, "/api/services"),
+    ("jaeger_query_grpc", Method::POST, "/jaeger.api_v3.QueryService/GetServices"),
     ("otlp_http", Method::POST, "/v1/traces"),
     ("otlp_grpc", Method::POST, "/opentelemetry.proto.collector.trace.v1.TraceService/Export"),
     ("zipkin", Method::GET, "/health"),
