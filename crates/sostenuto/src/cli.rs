@@ -14,6 +14,7 @@ use crate::{
     demo::{self, DemoArgs},
     inspect::{self, InspectArgs},
     keys::{self, CreateArgs},
+    limits,
     retention::{self, PlanArgs},
     serve,
     show::Style,
@@ -84,6 +85,8 @@ pub enum RetentionCommand {
 pub enum MigrateCommand {
     /// Print a configuration of Tempo as ours, with a word on each key
     Tempo(MigrateTempoArgs),
+    /// Print Tempo's limits of single tenants, the file that per_tenant_override_config names, as ours
+    TempoOverrides(MigrateTempoArgs),
 }
 
 #[derive(clap::Args, Clone, Debug, Default)]
@@ -191,13 +194,24 @@ async fn dispatch(cli: &Cli) -> anyhow::Result<bool> {
         Command::Export(args) => {
             transfer::run_export(args, Style::detect(&err, columns), &mut io::stdout()).await
         }
-        Command::Migrate(MigrateCommand::Tempo(args)) => transfer::migrate_tempo(args, &mut io::stdout()),
+        Command::Migrate(MigrateCommand::Tempo(args)) => transfer::migrated(args, ::transfer::migrate::tempo, &mut io::stdout()),
+        Command::Migrate(MigrateCommand::TempoOverrides(args)) => {
+            transfer::migrated(args, ::transfer::migrate::tempo_overrides, &mut io::stdout())
+        }
         Command::CheckConfig(args) => {
             let config = args.load()?;
             config.validate()?;
             let name =
                 args.file.as_ref().map_or("the default configuration".to_owned(), |file| file.display().to_string());
-            writeln!(out.lock(), "{name} is good; blocks would go to {}", config.storage.describe())?;
+            let tenants = match config.overrides.per_tenant_override_config.clone() {
+                Some(file) if file.exists() => {
+                    limits::file(&config, file)?;
+                    String::new()
+                }
+                Some(file) => format!("; {} is not here and was not read", file.display()),
+                None => String::new(),
+            };
+            writeln!(out.lock(), "{name} is good; blocks would go to {}{tenants}", config.storage.describe())?;
             Ok(true)
         }
     }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -13,7 +14,7 @@ use api::CurrentReadLimits;
 use arc_swap::ArcSwap;
 use compactor::Compactor;
 use distributor::Distributor;
-use follow::{Followed, Source};
+use follow::{FollowError, Followed, Source};
 use model::TenantId;
 use storage::{Storage, StorageError, TenantDocument};
 use tokio_util::sync::CancellationToken;
@@ -52,19 +53,22 @@ pub struct Limited {
     pub reads: CurrentReadLimits,
 }
 
+/// What holds with the file.
+///
+/// # Errors
+/// Says what is wrong with it.
+pub fn file(config: &Config, path: PathBuf) -> Result<Followed<Effective>, FollowError> {
+    let source = Source { name: "the overrides", files: vec![path], bytes_max: OVERRIDES_BYTES_MAX };
+    let config = config.clone();
+    Followed::open(source, move |files| config.limits_of_file(&files[0]))
+}
+
 impl Limits {
     /// # Errors
     /// Says what is wrong with the configuration or the file, or that the store cannot be read.
     pub async fn open(config: &Config, storage: &Storage) -> anyhow::Result<Self> {
         let fixed = Arc::new(config.limits()?);
-        let file = match config.overrides.per_tenant_override_config.clone() {
-            Some(path) => {
-                let source = Source { name: "the overrides", files: vec![path], bytes_max: OVERRIDES_BYTES_MAX };
-                let config = config.clone();
-                Some(Followed::open(source, move |files| config.limits_of_file(&files[0]))?)
-            }
-            None => None,
-        };
+        let file = config.overrides.per_tenant_override_config.clone().map(|path| file(config, path)).transpose()?;
         let combined = ArcSwap::new(file.as_ref().map_or_else(|| fixed.clone(), Followed::current));
         let store = config.overrides.user_configurable_overrides.enabled.then(|| storage.clone());
         let (documents, limited, failures) = (Mutex::default(), Mutex::default(), AtomicU64::new(0));

@@ -13,7 +13,7 @@ use transfer::{
     HttpOptions, TransferError,
     export::{self, ExportOptions, export},
     import::{self, Event, ImportOptions, import},
-    migrate,
+    migrate::{Migration, NoteKind, Unreadable},
 };
 
 use crate::{
@@ -115,7 +115,7 @@ pub enum ExportFormat {
 
 #[derive(clap::Args, Debug)]
 pub struct MigrateTempoArgs {
-    /// Tempo's configuration file; - is standard input
+    /// Tempo's file; - is standard input
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
 }
@@ -363,21 +363,25 @@ fn export_line(progress: &export::Progress) -> String {
     )
 }
 
-/// Prints the configuration on `out`; how many keys want a look goes to standard error.
-pub fn migrate_tempo(args: &MigrateTempoArgs, out: &mut impl Write) -> anyhow::Result<bool> {
+/// Prints on `out` what becomes of a file; how many keys want a look goes to standard error.
+pub fn migrated(
+    args: &MigrateTempoArgs,
+    migrate: fn(&str) -> Result<Migration, Unreadable>,
+    out: &mut impl Write,
+) -> anyhow::Result<bool> {
     let name = args.file.display().to_string();
     let text = read_config(&args.file).with_context(|| format!("cannot read {name}"))?;
-    let migration = migrate::tempo(&text).with_context(|| name)?;
+    let migration = migrate(&text).with_context(|| name)?;
     out.write_all(migration.yaml.as_bytes())?;
     let count = |kind| thousands(migration.notes.iter().filter(|note| note.kind == kind).count() as u64);
     writeln!(
         io::stderr(),
         "{} keys taken over, {} to look at, {} not here, {} not needed, {} unknown; the comments in front say which and why.",
-        count(migrate::NoteKind::Mapped),
-        count(migrate::NoteKind::Attention),
-        count(migrate::NoteKind::Unsupported),
-        count(migrate::NoteKind::NotNeeded),
-        count(migrate::NoteKind::Unknown),
+        count(NoteKind::Mapped),
+        count(NoteKind::Attention),
+        count(NoteKind::Unsupported),
+        count(NoteKind::NotNeeded),
+        count(NoteKind::Unknown),
     )?;
     Ok(true)
 }

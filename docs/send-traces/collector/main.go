@@ -1,10 +1,11 @@
-// A small OpenTelemetry Collector: what config.yaml names, and nothing else. The distributions that OpenTelemetry publishes
+// A small OpenTelemetry Collector: what config.yaml and kafka.yaml name, and nothing else. The distributions that OpenTelemetry publishes
 // take the same configuration.
 package main
 
 import (
 	"log"
 
+	"github.com/open-telemetry/opentelemetry-collector-contrib/exporter/kafkaexporter"
 	"go.opentelemetry.io/collector/component"
 	"go.opentelemetry.io/collector/confmap"
 	"go.opentelemetry.io/collector/confmap/provider/envprovider"
@@ -21,7 +22,7 @@ import (
 )
 
 // Of the modules in go.mod.
-const version = "0.162.0"
+const version = "0.160.0"
 
 func factories() (otelcol.Factories, error) {
 	receivers, err := otelcol.MakeFactoryMap[receiver.Factory](otlpreceiver.NewFactory())
@@ -32,7 +33,9 @@ func factories() (otelcol.Factories, error) {
 	if err != nil {
 		return otelcol.Factories{}, err
 	}
-	exporters, err := otelcol.MakeFactoryMap[exporter.Factory](otlpexporter.NewFactory(), otlphttpexporter.NewFactory())
+	exporters, err := otelcol.MakeFactoryMap[exporter.Factory](
+		otlpexporter.NewFactory(), otlphttpexporter.NewFactory(), kafkaexporter.NewFactory(),
+	)
 	if err != nil {
 		return otelcol.Factories{}, err
 	}

@@ -36,9 +36,9 @@ use crate::{
     tap::Tap,
 };
 
-const COLLECTOR: &str = "SOSTENUTO_CLIENTS_COLLECTOR";
+pub const COLLECTOR: &str = "SOSTENUTO_CLIENTS_COLLECTOR";
 const TELEMETRYGEN: &str = "SOSTENUTO_CLIENTS_TELEMETRYGEN";
-const CONFIGURATION: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/send-traces/collector/config.yaml");
+const CONFIGURATIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/send-traces/collector");
 /// How long the Collector may take to start, and to end.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -50,8 +50,12 @@ async fn what_passes_through_a_collector_stays_as_it_was() {
     };
     let folder = TempDir::new().unwrap();
     let server = Server::start(&settings(&folder)).await;
+    let environment = [
+        ("SOSTENUTO_OTLP_GRPC", server.address("otlp_grpc")),
+        ("SOSTENUTO_OTLP_HTTP", format!("http://{}", server.address("otlp_http"))),
+    ];
     for (seed, exporter) in [(1, "otlp_grpc/sostenuto"), (2, "otlp_http/sostenuto")] {
-        let collector = Collector::start(&program, folder.path(), &server, exporter).await;
+        let collector = Collector::start(&program, folder.path(), "config.yaml", exporter, json!({}), &environment).await;
         let through = Client::new(&Access::default(), &server.address("api"), &collector.http, &collector.grpc);
         let (over_http, over_grpc) = (everything(2 * seed), everything(2 * seed + 1));
         through.push(over_http.encode_to_vec()).await;
@@ -103,32 +107,41 @@ async fn what_telemetrygen_sends_is_what_every_api_shows() {
     }
 }
 
-struct Collector {
+pub struct Collector {
     child: Child,
     /// `host:port` of its receivers.
-    http: String,
-    grpc: String,
+    pub http: String,
+    pub grpc: String,
 }
 
 impl Collector {
-    /// Passes everything on through one exporter of the configuration.
-    async fn start(program: &OsString, folder: &Path, server: &Server, exporter: &str) -> Self {
+    /// Passes everything on through one exporter of a configuration, with changes to it.
+    pub async fn start(
+        program: &OsString,
+        folder: &Path,
+        configuration: &str,
+        exporter: &str,
+        changes: Value,
+        environment: &[(&str, String)],
+    ) -> Self {
         let free = json!({ "endpoint": "127.0.0.1:0" });
-        let changes = json!({
+        let own = json!({
             "receivers": { "otlp": { "protocols": { "grpc": free, "http": free } } },
             "service": {
                 "telemetry": { "metrics": { "level": "none" }, "logs": { "encoding": "json" } },
                 "pipelines": { "traces": { "exporters": [exporter] } },
             },
         });
-        let file = folder.join("changes.yaml");
-        // JSON is YAML.
-        fs::write(&file, changes.to_string()).unwrap();
-        let mut child = Command::new(program)
-            .arg(format!("--config={CONFIGURATION}"))
-            .arg(format!("--config={}", file.display()))
-            .env("SOSTENUTO_OTLP_GRPC", server.address("otlp_grpc"))
-            .env("SOSTENUTO_OTLP_HTTP", format!("http://{}", server.address("otlp_http")))
+        let mut command = Command::new(program);
+        command.arg(format!("--config={CONFIGURATIONS}/{configuration}"));
+        for (name, changes) in [("changes.yaml", changes), ("own.yaml", own)] {
+            let file = folder.join(name);
+            // JSON is YAML.
+            fs::write(&file, changes.to_string()).unwrap();
+            command.arg(format!("--config={}", file.display()));
+        }
+        let mut child = command
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .stderr(Stdio::piped())
             .spawn()
             .unwrap_or_else(|error| panic!("cannot run {}: {error}", program.display()));
@@ -157,7 +170,7 @@ impl Collector {
     }
 
     /// SIGTERM; it ends well.
-    async fn stop(mut self) {
+    pub async fn stop(mut self) {
         let sent = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
         assert!(sent.success(), "{sent}");
         let mut status = None;
@@ -179,7 +192,7 @@ impl Drop for Collector {
 }
 
 /// Two spans of one trace with everything that OTLP has a field for.
-fn everything(seed: u8) -> ExportTraceServiceRequest {
+pub fn everything(seed: u8) -> ExportTraceServiceRequest {
     let any = |value| Some(AnyValue { value: Some(value) });
     let text = |text: &str| Any::StringValue(text.to_owned());
     let attribute = |(key, value): (&str, Any)| KeyValue { key: key.to_owned(), value: any(value), ..Default::default() };

@@ -182,8 +182,14 @@ pub fn whole<'a>(resources: impl Iterator<Item = &'a ResourceSpans>) -> Vec<Whol
 
 /// The trace in OTLP, to the last field.
 pub async fn stored(server: &Server, id: &str) -> Vec<Whole> {
+    stored_of(server, "", id).await
+}
+
+/// ... for a tenant, where there are several.
+pub async fn stored_of(server: &Server, tenant: &str, id: &str) -> Vec<Whole> {
     let url = format!("http://{}/api/traces/{id}", server.address("api"));
     let get = reqwest::Client::new().get(url).header("accept", "application/protobuf");
+    let get = if tenant.is_empty() { get } else { get.header("x-scope-orgid", tenant) };
     let body = get.send().await.unwrap().error_for_status().unwrap().bytes().await.unwrap();
     whole(TracesData::decode(body).unwrap().resource_spans.iter())
 }

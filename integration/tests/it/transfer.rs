@@ -185,4 +185,16 @@ async fn a_configuration_of_tempo_becomes_one_that_loads() {
             assert!(output.status.success(), "{tempo}: {}", text(&output));
         }
     }
+    // Limits of single tenants, in the file that the configuration names.
+    let tenants = "overrides: {team-a: {ingestion: {rate_limit_bytes: 1000000}}, '5': {block_retention: 48h}, '*': {}}";
+    fs::write(folder.path().join("tempo.yaml"), tenants).unwrap();
+    let output = sostenuto(folder.path(), &["migrate", "tempo-overrides", "tempo.yaml"]).await;
+    assert!(output.status.success(), "{}", text(&output));
+    fs::write(folder.path().join("tenants.yaml"), &output.stdout).unwrap();
+    fs::write(folder.path().join("ours.yaml"), "overrides: {per_tenant_override_config: tenants.yaml}").unwrap();
+    let output = sostenuto(folder.path(), &["check-config", "--config.file=ours.yaml"]).await;
+    assert!(output.status.success(), "{}", text(&output));
+    fs::write(folder.path().join("tenants.yaml"), "overrides: {team-a: {ingestion: {rate: 5}}}").unwrap();
+    let output = sostenuto(folder.path(), &["check-config", "--config.file=ours.yaml"]).await;
+    assert!(!output.status.success() && text(&output).contains("tenants.yaml"), "{}", text(&output));
 }

@@ -1,13 +1,15 @@
 //! Another store's configuration as ours, with a word on each key.
 
 mod rules;
+mod tenants;
 mod yaml;
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use rules::{Fate, Known};
+pub use tenants::tempo_overrides;
 
 /// What became of one key of the other configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,51 +52,63 @@ pub struct Migration {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("it cannot be read as YAML: {0}")]
-pub struct NotYaml(String);
+#[error("it cannot be read: {0}")]
+pub struct Unreadable(String);
 
 /// Reads a configuration of Tempo, 2.x or 3.x. References to the environment stay what they are.
-pub fn tempo(text: &str) -> Result<Migration, NotYaml> {
-    let tree: Option<Value> = serde_saphyr::from_str(text).map_err(|error| NotYaml(error.to_string()))?;
-    let tree = match tree {
-        None | Some(Value::Null) => Value::Object(Default::default()),
-        Some(tree @ Value::Object(_)) => tree,
-        Some(_) => return Err(NotYaml("it holds no keys".to_owned())),
-    };
-    let mut keys = vec![];
-    flatten("", &tree, &mut keys);
+pub fn tempo(text: &str) -> Result<Migration, Unreadable> {
+    let tree = parse(text)?;
+    let keys = flat(&tree);
     let mut ours = Ours::default();
     let mut notes = vec![];
     let mut note = |key: &str, kind, text: &str| {
         notes.push(Note { key: key.to_owned(), kind, text: text.to_owned() });
     };
     for (key, value) in &keys {
-        match rules::of(key) {
-            None => note(key, NoteKind::Unknown, "see whether it is spelled as it should be"),
-            Some(Known { fate: Fate::NotNeeded, text, .. }) => note(key, NoteKind::NotNeeded, text),
-            // A receiver that is named and has no keys is on; a value that is none asks for nothing.
-            Some(Known { fate: Fate::Attention, text, .. }) => {
-                match is_off(value) && !value.is_null() && !value.is_object() {
-                    true => note(key, NoteKind::NotNeeded, "it is off"),
-                    false => note(key, NoteKind::Attention, text),
-                }
+        match judge(rules::of(key), value) {
+            Ok((to, value)) => {
+                note(key, NoteKind::Mapped, &format!("is {to}"));
+                ours.set(to, value);
             }
-            Some(Known { fate: Fate::Unsupported, text, .. }) => match is_off(value) {
-                true => note(key, NoteKind::NotNeeded, "it is off"),
-                false => note(key, NoteKind::Unsupported, text),
-            },
-            Some(Known { fate: Fate::Becomes { key: to, how }, .. }) => match how(value) {
-                Ok(value) => {
-                    note(key, NoteKind::Mapped, &format!("is {to}"));
-                    ours.set(to, value);
-                }
-                Err((kind, text)) => note(key, kind, &text),
-            },
+            Err((kind, text)) => note(key, kind, &text),
         }
     }
+    if tree.keys().eq(["overrides"]) && keys.iter().any(|(key, _)| rules::of(key).is_none()) {
+        let text = "is this the file of single tenants, which per_tenant_override_config names? Then: sostenuto migrate tempo-overrides";
+        note("overrides", NoteKind::Attention, text);
+    }
     rules::finish(&mut ours, &mut note);
-    let yaml = yaml::write(&notes, &ours.tree);
+    let yaml = yaml::write(HEADING, &notes, &ours.nested());
     Ok(Migration { yaml, notes })
+}
+
+const HEADING: &str = "Made of a configuration of Tempo. Check it with: sostenuto check-config --config.file=<this file>";
+
+fn parse(text: &str) -> Result<Map<String, Value>, Unreadable> {
+    let tree: Option<Value> = serde_saphyr::from_str(text).map_err(|error| Unreadable(error.to_string()))?;
+    match tree {
+        None | Some(Value::Null) => Ok(Map::new()),
+        Some(Value::Object(tree)) => Ok(tree),
+        Some(_) => Err(Unreadable("it holds no keys".to_owned())),
+    }
+}
+
+/// Our key and the value that it gets, or what is to be said instead.
+fn judge(known: Option<&'static Known>, value: &Value) -> Result<(&'static str, Value), (NoteKind, String)> {
+    let say = |kind, text: &str| Err((kind, text.to_owned()));
+    let off = || say(NoteKind::NotNeeded, "it is off");
+    let Some(Known { fate, text, .. }) = known else {
+        return say(NoteKind::Unknown, "see whether it is spelled as it should be");
+    };
+    match fate {
+        Fate::Becomes { key, how } => how(value).map(|value| (*key, value)),
+        Fate::NotNeeded => say(NoteKind::NotNeeded, text),
+        // A receiver that is named and has no keys is on; a value that is none asks for nothing.
+        Fate::Attention if is_off(value) && !value.is_null() && !value.is_object() => off(),
+        Fate::Attention => say(NoteKind::Attention, text),
+        Fate::Unsupported if is_off(value) => off(),
+        Fate::Unsupported => say(NoteKind::Unsupported, text),
+    }
 }
 
 /// The configuration that is made.
@@ -113,21 +127,47 @@ impl Ours {
         self.tree.get(key)
     }
 
+    /// Sections in sections.
+    fn nested(&self) -> Map<String, Value> {
+        let mut tree = Map::new();
+        for (key, value) in &self.tree {
+            put(&mut tree, key, value.clone());
+        }
+        tree
+    }
+
     fn has_below(&self, prefix: &str) -> bool {
         self.tree.keys().any(|key| key.starts_with(prefix))
     }
 }
 
+/// Puts a value below `key`, as `storage.s3.bucket`.
+fn put(tree: &mut Map<String, Value>, key: &str, value: Value) {
+    match key.split_once('.') {
+        None => drop(tree.insert(key.to_owned(), value)),
+        Some((section, key)) => {
+            let below = tree.entry(section).or_insert_with(|| Value::Object(Map::new()));
+            put(below.as_object_mut().expect("no key of ours is a section of another"), key, value);
+        }
+    }
+}
+
 /// Keys with their values; a list is a value, and so is a section without keys.
+fn flat(tree: &Map<String, Value>) -> Vec<(String, Value)> {
+    let mut out = vec![];
+    for (name, value) in tree {
+        flatten(name, value, &mut out);
+    }
+    out
+}
+
 fn flatten(prefix: &str, value: &Value, out: &mut Vec<(String, Value)>) {
     match value {
         Value::Object(members) if !members.is_empty() => {
             for (name, value) in members {
-                let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
-                flatten(&key, value, out);
+                flatten(&format!("{prefix}.{name}"), value, out);
             }
         }
-        _ if prefix.is_empty() => {}
         value => out.push((prefix.to_owned(), value.clone())),
     }
 }

@@ -48,6 +48,7 @@ const TLS: &str =
 const RING: &str = "there are no rings and no gossip: processes meet in the object store";
 const OWN_PATH: &str = "our log and blocks have a folder of their own: storage.path";
 const CACHES: &str = "caches are in memory, in storage.cache and query_frontend.columns_memory";
+const COUNTED: &str = "sostenuto_distributor metrics count bytes and spans by tenant";
 const GENERATOR: &str = "no process writes metrics to Prometheus; TraceQL metrics answer from spans, and the Collector's spanmetrics and servicegraph connectors write what dashboards have";
 const KEEP: &str = "overrides.defaults.retention.keep";
 const RATE: &str = "overrides.defaults.ingestion.rate_limit_bytes";
@@ -165,7 +166,7 @@ const KNOWN: &[Known] = &[
     becomes("distributor.retry_after_on_resource_exhausted", "distributor.retry_after_on_resource_exhausted", not_zero),
     becomes("distributor.max_span_attr_byte", "distributor.max_attribute_bytes", as_it_is),
     unsupported("distributor.forwarders*", "a Collector in front sends to several places"),
-    unsupported("distributor.usage.*", "sostenuto_distributor metrics count bytes and spans by tenant"),
+    unsupported("distributor.usage.*", COUNTED),
     unsupported(
         "distributor.kafka_write_path_enabled",
         "there is no Kafka inside: the log is on the local disk, blocks are in the store",
@@ -234,14 +235,11 @@ const KNOWN: &[Known] = &[
     becomes("overrides.defaults.ingestion.burst_size_bytes", BURST, not_zero),
     becomes("overrides.ingestion_rate_limit_bytes", RATE, not_zero),
     becomes("overrides.ingestion_burst_size_bytes", BURST, not_zero),
-    becomes(
-        "overrides.defaults.ingestion.max_attribute_bytes",
-        "overrides.defaults.ingestion.max_attribute_bytes",
-        as_it_is,
-    ),
+    same("overrides.defaults.ingestion.max_attribute_bytes"),
+    becomes("overrides.ingestion_max_attribute_bytes", "overrides.defaults.ingestion.max_attribute_bytes", as_it_is),
     attention(
         "overrides.per_tenant_override_config",
-        "the key is here too, for a file of the same form; its fields are those of overrides.per_tenant, so write it anew",
+        "the key is here too, for a file with other fields: sostenuto migrate tempo-overrides makes it of Tempo's",
     ),
     same("overrides.per_tenant_override_period"),
     same("overrides.user_configurable_overrides.enabled"),
@@ -252,10 +250,8 @@ const KNOWN: &[Known] = &[
     unsupported("overrides.metrics_generator*", GENERATOR),
     unsupported("overrides.defaults.forwarders*", "a Collector in front sends to several places"),
     unsupported("overrides.forwarders*", "a Collector in front sends to several places"),
-    unsupported(
-        "overrides.defaults.cost_attribution.*",
-        "sostenuto_distributor metrics count bytes and spans by tenant",
-    ),
+    unsupported("overrides.defaults.cost_attribution.*", COUNTED),
+    unsupported("overrides.cost_attribution*", COUNTED),
     not_needed("overrides.defaults.ingestion.*", "each process counts what a tenant sends by itself"),
     not_needed("overrides.defaults.global.*", "a trace has no largest size: all its spans are kept"),
     not_needed("overrides.defaults.read.*", "queries are bounded by time, bytes and memory, in query_frontend"),
@@ -267,6 +263,9 @@ const KNOWN: &[Known] = &[
     ),
     not_needed("overrides.ingestion_*", "each process counts what a tenant sends by itself"),
     not_needed("overrides.parquet_dedicated_columns", "columns are chosen by what spans have"),
+    not_needed("overrides.compaction_*", "it has a fixed value here"),
+    not_needed("overrides.left_pad_trace_ids", "ids of traces are shown as Tempo shows them by default"),
+    not_needed("overrides.unsafe_query_hints", "the hints that are known are always taken"),
     // Queries.
     becomes("query_frontend.api_timeout", "query_frontend.api_timeout", api_timeout),
     becomes("query_frontend.search.default_result_limit", "query_frontend.search.default_result_limit", not_zero),

@@ -74,9 +74,7 @@ fn a_usual_configuration_becomes_ours() {
     }
     assert!(kinds(&migration, NoteKind::NotNeeded).contains(&"storage.trace.wal.path"));
     // Each key has one word said about it, and every note is in the comments.
-    let mut keys = vec![];
-    flatten("", &serde_saphyr::from_str(USUAL).unwrap(), &mut keys);
-    for (key, _) in keys {
+    for (key, _) in flat(&parse(USUAL).unwrap()) {
         assert!(migration.notes.iter().any(|note| note.key == key), "{key}");
         assert!(migration.yaml.contains(&format!("#   {key}: ")), "{key}");
     }
@@ -158,4 +156,57 @@ fn values_that_cannot_be_ours_are_left_out() {
     // A key cannot end its comment.
     let line = of("\"a\\nstorage\": {b: 1}");
     assert!(settings(&line).get("storage").is_none(), "{}", line.yaml);
+}
+
+#[test]
+fn limits_of_single_tenants_become_ours_in_both_forms() {
+    let old = r#"
+overrides:
+  "team.a":
+    ingestion_rate_limit_bytes: 30000000
+    ingestion_burst_size_bytes: 0
+    ingestion_max_attribute_bytes: 1024
+    block_retention: 336h
+    max_bytes_per_trace: 5000000
+    cost_attribution: {max_cardinality: 1000}
+    metrics_generator_processors: [span-metrics]
+    left_pad_trace_ids: true
+    tpyo: 1
+  "12345": {ingestion_burst_size_bytes: 40000000}
+  empty:
+  "*": {block_retention: 48h}
+"#;
+    let new = r#"
+overrides:
+  "team.a":
+    ingestion: {rate_limit_bytes: 30000000, burst_size_bytes: 0, max_attribute_bytes: 1024}
+    compaction: {block_retention: 336h}
+    global: {max_bytes_per_trace: 5000000}
+    cost_attribution: {max_cardinality: 1000}
+    metrics_generator: {processors: [span-metrics]}
+    read: {left_pad_trace_ids: true}
+    tpyo: 1
+  "12345": {ingestion: {burst_size_bytes: 40000000}}
+  empty: {}
+  "*": {compaction: {block_retention: 48h}}
+"#;
+    for text in [old, new] {
+        let migration = tempo_overrides(text).unwrap();
+        let expected = serde_json::json!({
+            "12345": { "ingestion": { "burst_size_bytes": 40_000_000 } },
+            "team.a": { "ingestion": { "rate_limit_bytes": 30_000_000 }, "retention": { "keep": "336h" } },
+        });
+        assert_eq!(settings(&migration)["overrides"], expected, "{}", migration.yaml);
+        assert_eq!(kinds(&migration, NoteKind::Unknown), ["team.a.tpyo"]);
+        assert_eq!(kinds(&migration, NoteKind::Unsupported).len(), 2, "{}", migration.yaml);
+        let attention = kinds(&migration, NoteKind::Attention);
+        assert!(attention.contains(&"*") && attention.iter().any(|key| key.contains("max_attribute_bytes")), "{attention:?}");
+        // Not as a configuration, and that is said.
+        let other = tempo(text).unwrap();
+        assert!(other.notes.iter().any(|note| note.text.contains("tempo-overrides")), "{}", other.yaml);
+    }
+    assert_eq!(settings(&tempo_overrides("overrides:").unwrap())["overrides"], serde_json::json!({}));
+    for wrong in ["", "a: 1", "overrides: [a]", "overrides: {defaults_of_nobody: 5}", "a: ["] {
+        assert!(tempo_overrides(wrong).is_err(), "{wrong}");
+    }
 }

@@ -1,15 +1,12 @@
 //! Prints settings as YAML, with notes as comments.
 
-use std::collections::BTreeMap;
-
 use serde_json::{Map, Value};
 
 use super::{Note, NoteKind};
 
-pub(super) fn write(notes: &[Note], keys: &BTreeMap<String, Value>) -> String {
-    let mut out = String::from(
-        "# Made of a configuration of Tempo. Check it with: sostenuto check-config --config.file=<this file>\n",
-    );
+/// `heading`: lines.
+pub(super) fn write(heading: &str, notes: &[Note], tree: &Map<String, Value>) -> String {
+    let mut out: String = heading.lines().map(|line| format!("# {line}\n")).collect();
     for (kind, title) in NoteKind::ALL {
         let mut of_kind = notes.iter().filter(|note| note.kind == kind).peekable();
         if of_kind.peek().is_some() {
@@ -21,26 +18,14 @@ pub(super) fn write(notes: &[Note], keys: &BTreeMap<String, Value>) -> String {
             out += &format!("#   {line}\n");
         }
     }
-    let mut tree = Map::new();
-    for (key, value) in keys {
-        let mut at = &mut tree;
-        let mut parts = key.split('.').peekable();
-        while let Some(part) = parts.next() {
-            if parts.peek().is_none() {
-                at.insert(part.to_owned(), value.clone());
-                break;
-            }
-            let below = at.entry(part).or_insert_with(|| Value::Object(Map::new()));
-            at = below.as_object_mut().expect("no key of ours is a section of another");
-        }
-    }
-    section(&tree, 0, &mut out);
+    section(tree, 0, &mut out);
     out
 }
 
 fn section(members: &Map<String, Value>, depth: usize, out: &mut String) {
     for (name, value) in members {
         let indent = "  ".repeat(depth);
+        let name = key(name);
         if depth == 0 {
             out.push('\n');
         }
@@ -52,6 +37,16 @@ fn section(members: &Map<String, Value>, depth: usize, out: &mut String) {
             Value::Null => *out += &format!("{indent}{name}:\n"),
             value => *out += &format!("{indent}{name}: {}\n", scalar(value)),
         }
+    }
+}
+
+/// Names of tenants and topics may look like numbers, or hold what means something in YAML.
+fn key(name: &str) -> String {
+    const WORDS: [&str; 9] = ["true", "false", "null", "yes", "no", "on", "off", "y", "n"];
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    match name.starts_with(|c: char| c.is_ascii_lowercase()) && name.chars().all(plain) && !WORDS.contains(&name) {
+        true => name.to_owned(),
+        false => Value::String(name.to_owned()).to_string(),
     }
 }
 

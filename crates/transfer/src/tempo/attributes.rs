@@ -41,12 +41,10 @@ enum Own<'a> {
     Texts {
         list: List<'a>,
         values: Texts<'a>,
-        always: bool,
     },
     Integers {
         list: List<'a>,
         values: Numbers<'a>,
-        always: bool,
     },
 }
 
@@ -60,7 +58,7 @@ impl<'a> Attributes<'a> {
         let list = group.list("Attrs")?.map(Generic::find).transpose()?;
         let mut found = Self { list, own: vec![], unnamed: vec![] };
         for (column, attribute, required) in fixed {
-            if let Some(own) = Own::find(group, column, false)? {
+            if let Some(own) = Own::find(group, column)? {
                 let own = match own {
                     Own::Text(texts) if *required => Own::Required(texts),
                     own => own,
@@ -75,8 +73,7 @@ impl<'a> Attributes<'a> {
                 let digits = name.find(|c: char| c.is_ascii_digit()).unwrap_or(name.len());
                 let kind = if name.starts_with("Int") { Kind::Integer } else { Kind::Text };
                 let column = name[digits..].parse().ok().and_then(|number| meta.dedicated(scope, kind, number));
-                let own = Own::find(&spares, &name, column.is_some_and(|column| column.is_array()))?;
-                let Some(own) = own else { continue };
+                let Some(own) = Own::find(&spares, &name)? else { continue };
                 match column {
                     Some(column) => found.own.push((column.name.clone(), own)),
                     None => found.unnamed.push((name, own)),
@@ -110,17 +107,17 @@ impl<'a> Attributes<'a> {
 }
 
 impl<'a> Own<'a> {
-    fn find(group: &Group<'a>, name: &str, always: bool) -> Result<Option<Self>, String> {
+    fn find(group: &Group<'a>, name: &str) -> Result<Option<Self>, String> {
         if let Ok(Some(texts)) = group.texts(name) {
             return Ok(Some(Self::Text(texts)));
         }
         if let Ok(Some(list)) = group.list(name) {
             let elements = list.elements();
             if let Some(values) = Texts::of(elements) {
-                return Ok(Some(Self::Texts { list, values, always }));
+                return Ok(Some(Self::Texts { list, values }));
             }
             if let Some(values) = Numbers::of(elements) {
-                return Ok(Some(Self::Integers { list, values, always }));
+                return Ok(Some(Self::Integers { list, values }));
             }
         }
         Ok(group.numbers(name)?.map(Self::Integer))
@@ -134,21 +131,22 @@ impl<'a> Own<'a> {
                 Some(Value::StringValue(text.into_owned()))
             }
             Self::Integer(numbers) => Some(Value::IntValue(numbers.get(row)?)),
-            Self::Texts { list, values, always } => {
-                several(list.range(row).map(|at| Value::StringValue(values.owned(at))).collect(), *always)
+            Self::Texts { list, values } => {
+                several(list.range(row).map(|at| Value::StringValue(values.owned(at))).collect())
             }
-            Self::Integers { list, values, always } => {
-                several(list.range(row).filter_map(|at| values.get(at)).map(Value::IntValue).collect(), *always)
+            Self::Integers { list, values } => {
+                several(list.range(row).filter_map(|at| values.get(at)).map(Value::IntValue).collect())
             }
         }
     }
 }
 
-/// Of a column that can hold several values: none is no attribute, one is a scalar unless the column is for lists.
-fn several(mut values: Vec<Value>, always: bool) -> Option<Value> {
-    match (values.len(), always) {
-        (0, _) => None,
-        (1, false) => values.pop(),
+/// Of a column that can hold several values: none is no attribute, and one is a scalar. Of a column for lists that is what
+/// Tempo answers too: such a column does not say whether its one value was sent in a list, nor whether there was an empty one.
+fn several(mut values: Vec<Value>) -> Option<Value> {
+    match values.len() {
+        0 => None,
+        1 => values.pop(),
         _ => Some(array(values)),
     }
 }

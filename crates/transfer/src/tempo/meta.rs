@@ -26,8 +26,6 @@ pub(crate) struct Dedicated {
     scope: String,
     #[serde(rename = "type", alias = "t", alias = "Type", default = "string")]
     kind: String,
-    #[serde(alias = "o", alias = "Options", default)]
-    options: Option<Vec<String>>,
 }
 
 fn span() -> String {
@@ -89,11 +87,6 @@ impl Dedicated {
             _ => Kind::Text,
         }
     }
-
-    /// Whether its values are lists.
-    pub fn is_array(&self) -> bool {
-        self.options.iter().flatten().any(|option| option == "array")
-    }
 }
 
 #[cfg(test)]
@@ -112,7 +105,7 @@ mod tests {
         assert_eq!(name(Scope::Span, Kind::Text, 2), Some("d"));
         assert_eq!(name(Scope::Span, Kind::Integer, 1), Some("c"));
         assert_eq!(name(Scope::Span, Kind::Integer, 2), None);
-        assert!(meta.dedicated(Scope::Event, Kind::Text, 1).unwrap().is_array());
+        assert_eq!(name(Scope::Event, Kind::Text, 1), Some("e"));
         let old = Meta::read(br#"{"format":"vParquet3","blockID":"b"}"#).unwrap_err();
         assert!(old.contains("vParquet3"), "{old}");
     }

@@ -36,7 +36,7 @@ use spans::Traces;
 const TRACES_AT_ONCE: usize = 16;
 
 /// Columns that say nothing that the spans do not say.
-const DERIVED: [&str; 13] = [
+const DERIVED: [&str; 17] = [
     "TraceIDText",
     "StartTimeUnixNano",
     "EndTimeUnixNano",
@@ -50,6 +50,10 @@ const DERIVED: [&str; 13] = [
     "ChildCount",
     "SpanCount",
     "ErrorCount",
+    "StartTimeRounded15",
+    "StartTimeRounded60",
+    "StartTimeRounded300",
+    "StartTimeRounded3600",
 ];
 
 /// Hands over each trace of a block as a record. In memory are the compressed columns of one row group, and

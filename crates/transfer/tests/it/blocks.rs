@@ -1,16 +1,20 @@
-//! Writes blocks as Tempo's documentation describes them, from OTLP, in vParquet4 and vParquet5.
+//! Writes blocks as a Tempo does, from OTLP, in vParquet4 and vParquet5.
 //!
-//! No Tempo made these files: the schema is the documented one, built here; rows are taken apart into columns by the rules of
-//! the Parquet format, so that lists without annotation (vParquet5) come out as they do there.
+//! No Tempo made these files. Columns, their order, nesting, encodings and compression, and what meta.json says, are those of
+//! blocks that a Tempo wrote (3.1); rows are taken apart into columns by the rules of the Parquet format, so that lists without
+//! annotation (vParquet5) come out as they do there.
 
 use std::{fs, path::Path, sync::Arc};
 
 use parquet::{
-    basic::{LogicalType, Repetition, Type as Physical},
+    basic::{Compression, Encoding, LogicalType, Repetition, Type as Physical, ZstdLevel},
     column::writer::ColumnWriter,
     data_type::ByteArray,
     file::{properties::WriterProperties, writer::SerializedFileWriter},
-    schema::{parser::parse_message_type, types::Type},
+    schema::{
+        parser::parse_message_type,
+        types::{SchemaDescriptor, Type},
+    },
 };
 use proto::otlp::{
     collector::trace::v1::ExportTraceServiceRequest,
@@ -69,23 +73,27 @@ impl Format {
         self.groups("Attrs", &fields) + " required int32 DroppedAttributesCount (INTEGER(32,true));"
     }
 
-    fn spares(self) -> String {
-        let column = |number: usize, kind: &str, of: &str| match self {
-            Self::V4 => format!(
-                "optional {} {kind}{number:02} {};",
-                of.split(' ').next().unwrap(),
-                &of[of.find(' ').unwrap()..]
-            ),
-            Self::V5 => self.values(&format!("{kind}{number:02}"), of),
+    /// The columns of attributes that have one of their own: in vParquet4 always the same number, in vParquet5 as many as
+    /// there are such attributes.
+    fn spares(self, scope: &str, dedicated: &Dedicated) -> String {
+        let count = |kind: &str| dedicated.iter().filter(|(of, _, other, _)| *of == scope && *other == kind).count();
+        let (texts, numbers) = match self {
+            Self::V4 => (10, 0),
+            Self::V5 => (count("string"), count("int")),
         };
-        let mut columns: Vec<String> = (1..=10).map(|at| column(at, "String", "binary (STRING)")).collect();
-        if self == Self::V5 {
-            columns.extend((1..=5).map(|at| column(at, "Int", "int64 (INTEGER(64,true))")));
+        if texts + numbers == 0 {
+            return String::new();
         }
+        let text = |at| match self {
+            Self::V4 => format!("optional binary String{at:02} (STRING);"),
+            Self::V5 => self.values(&format!("String{at:02}"), "binary (STRING)"),
+        };
+        let number = |at| self.values(&format!("Int{at:02}"), "int64 (INTEGER(64,true))");
+        let columns: Vec<String> = (1..=texts).map(text).chain((1..=numbers).map(number)).collect();
         format!("required group DedicatedAttributes {{ {} }}", columns.join(" "))
     }
 
-    fn schema(self) -> Arc<Type> {
+    fn schema(self, dedicated: &Dedicated) -> Arc<Type> {
         let text = |name: &str| format!("required binary {name} (STRING);");
         let long = |name: &str| format!("required int64 {name} (INTEGER(64,false));");
         let count = |name: &str| format!("required int32 {name} (INTEGER(32,true));");
@@ -97,13 +105,15 @@ impl Format {
             long("TimeSinceStartNano"),
             text("Name"),
             self.attributes(),
-            if old { String::new() } else { self.spares() },
+            if old { String::new() } else { self.spares("event", dedicated) },
         ];
         let links =
             ["required binary TraceID; required binary SpanID;".to_owned(), text("TraceState"), self.attributes()];
+        let rounded = [15, 60, 300, 3600].map(|seconds| format!("required int32 StartTimeRounded{seconds} (INTEGER(32,false));"));
         let spans = [
             "required binary SpanID; required binary ParentSpanID;".to_owned(),
             ["ParentID", "NestedSetLeft", "NestedSetRight"].map(count).concat(),
+            if old { String::new() } else { count("ChildCount") },
             text("Name"),
             "required int64 Kind (INTEGER(64,true));".to_owned(),
             text("TraceState"),
@@ -118,9 +128,10 @@ impl Format {
             if old {
                 maybe(&["HttpMethod", "HttpUrl"]) + "optional int64 HttpStatusCode (INTEGER(64,true));"
             } else {
-                count("ChildCount")
+                String::new()
             },
-            self.spares(),
+            self.spares("span", dedicated),
+            if old { String::new() } else { rounded.concat() },
         ];
         let scope = format!("required group Scope {{ {} {} {} }}", text("Name"), text("Version"), self.attributes());
         let kubernetes = [
@@ -133,16 +144,16 @@ impl Format {
             "K8sPodName",
             "K8sContainerName",
         ];
-        let resource = [
-            self.attributes(),
-            text("ServiceName"),
-            if old { maybe(&kubernetes) } else { String::new() },
-            self.spares(),
-        ];
-        let resource = format!("required group Resource {{ {} }}", resource.concat());
-        let scopes = self.groups("ss", &(scope + &self.groups("Spans", &spans.concat())));
+        let spares = self.spares("resource", dedicated);
+        let resource = match self {
+            Self::V4 => [self.attributes(), text("ServiceName"), maybe(&kubernetes), spares].concat(),
+            Self::V5 => [text("ServiceName"), self.attributes(), spares].concat(),
+        };
+        let resource = format!("required group Resource {{ {resource} }}");
+        let spans_of_scope = if old { String::new() } else { count("SpanCount") };
+        let scopes = self.groups("ss", &(scope + &self.groups("Spans", &spans.concat()) + &spans_of_scope));
         let stats = match self {
-            Self::V4 => "optional group ServiceStats (MAP) { repeated group key_value { required binary key (STRING); required group value { required int32 SpanCount (INTEGER(32,false)); required int32 ErrorCount (INTEGER(32,false)); } } }".to_owned(),
+            Self::V4 => "required group ServiceStats (MAP) { repeated group key_value { required binary key (STRING); required group value { required int32 SpanCount (INTEGER(32,false)); required int32 ErrorCount (INTEGER(32,false)); } } }".to_owned(),
             Self::V5 => self.groups("ServiceStats", "required binary ServiceName (STRING); required int32 SpanCount (INTEGER(32,false)); required int32 ErrorCount (INTEGER(32,false));"),
         };
         let trace = [
@@ -161,18 +172,29 @@ impl Format {
 pub fn write(folder: &Path, format: Format, tenant: &str, dedicated: &Dedicated, traces: &[ExportTraceServiceRequest]) {
     fs::create_dir_all(folder).unwrap();
     let rows: Vec<Value> = traces.iter().map(|trace| row(format, dedicated, trace)).collect();
-    fs::write(folder.join("data.parquet"), parquet(format.schema(), &rows)).unwrap();
+    fs::write(folder.join("data.parquet"), parquet(format.schema(dedicated), &rows)).unwrap();
+    // What is left out is a text of a span.
     let columns = dedicated.iter().map(|(scope, name, kind, list)| {
-        let mut column = json!({ "scope": scope, "name": name, "type": kind });
+        let mut column = json!({ "n": name });
+        if *scope != "span" {
+            column["s"] = json!(scope);
+        }
+        if *kind != "string" {
+            column["t"] = json!(kind);
+        }
         if *list {
-            column["options"] = json!(["array"]);
+            column["o"] = json!(["array"]);
         }
         column
     });
-    let meta = json!({
+    let mut meta = json!({
         "format": format.name(), "blockID": "9e5e8c07-7a67-4d8c-8a4c-6f6b1c9fd3a1", "tenantID": tenant,
-        "totalObjects": traces.len(), "dedicatedColumns": columns.collect::<Vec<_>>(),
+        "startTime": "2023-11-14T22:13:20Z", "endTime": "2023-11-14T22:13:21Z", "totalObjects": traces.len(), "size": 1,
+        "compactionLevel": 1, "indexPageSize": 0, "totalRecords": 1, "bloomShards": 1, "footerSize": 1, "replicationFactor": 1,
     });
+    if !dedicated.is_empty() {
+        meta["dedicatedColumns"] = columns.collect();
+    }
     fs::write(folder.join("meta.json"), meta.to_string()).unwrap();
 }
 
@@ -395,9 +417,7 @@ fn parquet(schema: Arc<Type>, rows: &[Value]) -> Vec<u8> {
             shred(field, &row[field.name()], Level { definition: 0, repetition: 0, depth: 0 }, &mut columns, &mut at);
         }
     }
-    // Small groups, so that a file has several.
-    let properties = WriterProperties::builder().set_dictionary_enabled(true).build();
-    let mut writer = SerializedFileWriter::new(vec![], schema, Arc::new(properties)).unwrap();
+    let mut writer = SerializedFileWriter::new(vec![], schema.clone(), Arc::new(properties(schema))).unwrap();
     let mut group = writer.next_row_group().unwrap();
     let mut columns = columns.into_iter();
     while let Some(mut column) = group.next_column().unwrap() {
@@ -434,6 +454,38 @@ fn parquet(schema: Arc<Type>, rows: &[Value]) -> Vec<u8> {
     }
     group.close().unwrap();
     writer.into_inner().unwrap()
+}
+
+/// How Tempo encodes and compresses each column.
+fn properties(schema: Arc<Type>) -> WriterProperties {
+    let zstd = Compression::ZSTD(ZstdLevel::default());
+    let mut properties = WriterProperties::builder();
+    for column in SchemaDescriptor::new(schema).columns() {
+        let path = column.path();
+        let name = path.parts().iter().rev().find(|part| *part != "list" && *part != "element").unwrap();
+        let (encoding, compression) = match name.as_str() {
+            "TraceID" | "SpanID" | "ParentSpanID" => (Some(Encoding::DELTA_LENGTH_BYTE_ARRAY), Compression::UNCOMPRESSED),
+            "TraceIDText" | "TraceState" | "StatusMessage" | "ValueUnsupported" => {
+                (Some(Encoding::DELTA_LENGTH_BYTE_ARRAY), Compression::SNAPPY)
+            }
+            // As a column for large texts.
+            "String02" => (Some(Encoding::DELTA_LENGTH_BYTE_ARRAY), zstd),
+            "RootServiceName" | "RootSpanName" => (None, Compression::UNCOMPRESSED),
+            "DroppedAttributesCount" => (Some(Encoding::DELTA_BINARY_PACKED), Compression::SNAPPY),
+            "IsArray" | "ValueInt" | "ValueDouble" | "ValueBool" | "DroppedEventsCount" | "DroppedLinksCount" => {
+                (Some(Encoding::PLAIN), Compression::SNAPPY)
+            }
+            name if name.starts_with("Int") => (Some(Encoding::PLAIN), Compression::SNAPPY),
+            _ if column.physical_type() == Physical::BYTE_ARRAY => (None, Compression::SNAPPY),
+            _ => (Some(Encoding::DELTA_BINARY_PACKED), Compression::UNCOMPRESSED),
+        };
+        properties = properties.set_column_dictionary_enabled(path.clone(), encoding.is_none());
+        properties = properties.set_column_compression(path.clone(), compression);
+        if let Some(encoding) = encoding {
+            properties = properties.set_column_encoding(path.clone(), encoding);
+        }
+    }
+    properties.build()
 }
 
 fn unhex(text: &str) -> Vec<u8> {

@@ -215,6 +215,27 @@ async fn every_field_of_a_block_arrives() {
     }
 }
 
+/// A column for lists has no place for what a list is.
+#[tokio::test]
+async fn a_list_of_one_in_a_column_for_lists_is_its_element_as_tempo_answers() {
+    let list = |values: &[&str]| array(values.iter().map(|value| Value::StringValue((*value).to_owned())).collect());
+    let (sent, stored) = (
+        [pair("headers", list(&["accept"])), pair("headers", list(&[])), pair("headers", list(&["a", "b"]))],
+        [vec![text("headers", "accept")], vec![], vec![pair("headers", list(&["a", "b"]))]],
+    );
+    let mut trace = trace(1);
+    let mut expected = trace.clone();
+    for (sent, stored) in sent.into_iter().zip(stored) {
+        let folder = TempDir::new().unwrap();
+        trace.resource_spans[0].scope_spans[1].spans[0].attributes = vec![sent];
+        expected.resource_spans[0].scope_spans[1].spans[0].attributes = stored;
+        blocks::write(&folder.path().join("b"), Format::V5, "single-tenant", &DEDICATED, &[trace.clone()]);
+        let endpoint = Endpoint::start([]).await;
+        run(&endpoint.options(folder.path(), &[&folder.path().join("b")])).await.0.unwrap();
+        assert_eq!(sorted(endpoint.resources()), sorted(expected.resource_spans.clone()));
+    }
+}
+
 #[tokio::test]
 async fn blocks_go_to_the_tenants_that_they_are_of() {
     let folder = TempDir::new().unwrap();

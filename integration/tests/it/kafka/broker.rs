@@ -4,12 +4,15 @@ use std::{
     env,
     ffi::{OsStr, OsString},
     fs::{self, File},
+    io::Write,
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
+use base64::{Engine, prelude::BASE64_STANDARD};
+use prost::Message;
 use rdkafka::{
     ClientConfig,
     consumer::{BaseConsumer, Consumer},
@@ -17,14 +20,19 @@ use rdkafka::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{TOPIC, check, committed, produce, traces};
+use super::{Sent, TOPIC, check, committed, produce, traces};
 use crate::{
+    client::{Access, Client},
+    collector::{COLLECTOR, Collector, everything},
     door::authority::Authority,
+    sdks::{hex, stored_of, whole},
     server::{Server, Settings, skipped, until},
-    spans::TimeRange,
+    spans::{TimeRange, trace_id},
 };
 
 const VARIABLE: &str = "SOSTENUTO_CLIENTS_KAFKA";
+/// A producer over Kafka's own client, run from its source.
+const SEND: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/clients/kafka/Send.java");
 const CLUSTER: &str = "MkU3OEVBNTcwNTJENDM2Qk";
 const PLAIN_PASSWORD: &str = "canary-plain-secret";
 const SCRAM_PASSWORD: &str = "canary-scram-secret";
@@ -101,6 +109,23 @@ impl Broker {
         let (jars, folder, ports) = (self.jars.clone(), self.folder.clone(), self.ports);
         drop(self);
         Self::run(&jars, &folder, ports).unwrap_or_else(|| panic!("a port was taken meanwhile:\n{}", log(&folder)))
+    }
+
+    /// Sends messages to [`TOPIC`] with Kafka's own client.
+    fn send(&self, codec: &str, messages: &[Sent]) {
+        let mut client = java(&self.jars)
+            .args([SEND, &format!("127.0.0.1:{}", self.ports.plain), TOPIC, codec])
+            .stdin(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = client.stdin.take().unwrap();
+        for Sent { partition, payload, .. } in messages {
+            writeln!(lines, "{partition} {}", BASE64_STANDARD.encode(payload)).unwrap();
+        }
+        drop(lines);
+        let output = client.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
     /// Of the plain listener.
@@ -197,7 +222,7 @@ fn settings(folder: &Path, group: &str, port: u16, security: Value) -> Settings 
 
 #[tokio::test]
 async fn a_broker_is_read_over_every_kind_of_connection() {
-    const TRACES: u64 = 100;
+    const TRACES: u64 = 200;
     let Some(jars) = env::var_os(VARIABLE) else {
         skipped(format_args!("kafka/broker.rs: a real broker, because {VARIABLE} is not set"));
         return;
@@ -219,8 +244,10 @@ async fn a_broker_is_read_over_every_kind_of_connection() {
     }
     let broker = Broker::start(&jars, folder.path());
     let range = TimeRange::lately();
-    for (codec, numbers) in [("none", 0..40), ("gzip", 40..60), ("snappy", 60..80), ("lz4", 80..TRACES)] {
-        produce(broker.client().set("compression.codec", codec), TOPIC, &traces(20, numbers, 2, range)).await;
+    // Each way of compression, by librdkafka and by Kafka's own client.
+    for (codec, first) in [("none", 0), ("gzip", 40), ("snappy", 80), ("lz4", 120), ("zstd", 160)] {
+        produce(broker.client().set("compression.codec", codec), TOPIC, &traces(20, first..first + 20, 2, range)).await;
+        broker.send(codec, &traces(20, first + 20..first + 40, 2, range));
     }
     let sasl = |mechanism: &str, password: &str| {
         json!({
@@ -242,7 +269,8 @@ async fn a_broker_is_read_over_every_kind_of_connection() {
     for (group, port, security) in ways {
         let server = Server::start(&settings(folder.path(), group, port, security)).await;
         until(group, async || server.client.count("{ }", range).await == 2 * TRACES).await;
-        until(group, async || committed_by(&broker, group) == [Some(50), Some(50)]).await;
+        until(group, async || committed_by(&broker, group) == [Some(100), Some(100)]).await;
+        check(&server.client, 20, 0..TRACES).await;
         let shown = format!("{}{:?}", server.log(), server.client.get("/status/config", &[]).await);
         assert!(!shown.contains("canary"), "{shown}");
         assert!(server.stop().await.success(), "{group}");
@@ -308,4 +336,88 @@ async fn a_broker_that_restarts_and_a_server_that_is_killed_lose_nothing() {
     until("all is committed", async || committed_by(&broker, "restarts") == [Some(50), Some(50)]).await;
     check(&server.client, 21, 0..100).await;
     assert_eq!(server.client.count("{ }", range).await, 200);
+}
+
+#[tokio::test]
+async fn two_members_share_the_partitions_and_lose_nothing() {
+    const TRACES: u64 = 400;
+    let Some(jars) = env::var_os(VARIABLE) else {
+        skipped(format_args!("kafka/broker.rs: two members of a group, because {VARIABLE} is not set"));
+        return;
+    };
+    let (folder, stores) = (TempDir::new().unwrap(), [TempDir::new().unwrap(), TempDir::new().unwrap()]);
+    let authority = Authority::new("ours");
+    fs::write(folder.path().join("broker.pem"), authority.server().identity()).unwrap();
+    fs::write(folder.path().join("ca.pem"), &authority.pem).unwrap();
+    let broker = Broker::start(&jars, folder.path());
+    let range = TimeRange::lately();
+    // No machine is so slow that the group takes a member for dead that is not.
+    let [one, two] = stores.each_ref().map(|store| {
+        settings(store.path(), "members", broker.ports.plain, json!({})).with("distributor.receivers.kafka.session_timeout", "60s")
+    });
+    let found = async |server: &Server| server.client.count("{ }", range).await;
+    let partitions =
+        async |server: &Server| server.client.metric("sostenuto_kafka_partitions{state=\"reading\"}").await;
+
+    produce(&broker.client(), TOPIC, &traces(22, 0..200, 2, range)).await;
+    let first = Server::start(&one).await;
+    until("the first reads", async || found(&first).await > 0).await;
+    let second = Server::start(&two).await;
+    until("they share", async || (partitions(&first).await, partitions(&second).await) == (1.0, 1.0)).await;
+    produce(&broker.client(), TOPIC, &traces(22, 200..300, 2, range)).await;
+    until("the second reads", async || found(&second).await > 0).await;
+    // It leaves, and what was its own goes back.
+    assert!(second.stop().await.success());
+    until("the first has all again", async || partitions(&first).await == 2.0).await;
+    produce(&broker.client(), TOPIC, &traces(22, 300..TRACES, 2, range)).await;
+    until("all is committed", async || committed_by(&broker, "members") == [Some(200), Some(200)]).await;
+
+    // It reads nothing any more.
+    let second = Server::start(&Settings::new(&stores[1].path().join("members"))).await;
+    let mut elsewhere = 0;
+    for number in 0..TRACES {
+        let id = trace_id(22, number);
+        let here = first.client.span_ids(&id).await;
+        assert!(here.values().all(|times| *times == 1), "trace {number} has spans more than once: {here:?}");
+        if here.is_empty() {
+            elsewhere += 1;
+            assert_eq!(second.client.span_ids(&id).await.len(), 2, "trace {number} is nowhere");
+        } else {
+            assert_eq!(here.len(), 2, "trace {number}");
+        }
+    }
+    assert!(elsewhere > 0, "both have read");
+}
+
+#[tokio::test]
+async fn what_a_collector_writes_to_a_topic_is_stored_for_its_tenant_as_it_was() {
+    let (Some(jars), Some(program)) = (env::var_os(VARIABLE), env::var_os(COLLECTOR)) else {
+        skipped(format_args!("kafka/broker.rs: a Collector that writes to a topic, because {VARIABLE} or {COLLECTOR} is not set"));
+        return;
+    };
+    let folder = TempDir::new().unwrap();
+    let authority = Authority::new("ours");
+    fs::write(folder.path().join("broker.pem"), authority.server().identity()).unwrap();
+    fs::write(folder.path().join("ca.pem"), &authority.pem).unwrap();
+    let broker = Broker::start(&jars, folder.path());
+    // There is a topic before anybody reads it.
+    let tenant = ("X-Scope-OrgID", "shop");
+    let first = Sent { headers: vec![tenant], ..traces(23, 0..1, 1, TimeRange::lately()).remove(0) };
+    produce(&broker.client(), TOPIC, &[first]).await;
+    let settings = settings(folder.path(), "collector", broker.ports.plain, json!({})).with("multitenancy_enabled", true);
+    let server = Server::start(&settings).await;
+    let shop = server.client.of("shop");
+    let environment = [("KAFKA_BROKER", format!("127.0.0.1:{}", broker.ports.plain)), ("SOSTENUTO_TENANT", "shop".to_owned())];
+    for (seed, compression) in [(11, "lz4"), (13, "zstd")] {
+        let changes = json!({ "exporters": { "kafka": { "producer": { "compression": compression } } } });
+        let collector = Collector::start(&program, folder.path(), "kafka.yaml", "kafka", changes, &environment).await;
+        let through = Client::new(&Access::default(), &server.address("api"), &collector.http, &collector.grpc);
+        let request = everything(seed);
+        through.push(request.encode_to_vec()).await;
+        let expected = whole(request.resource_spans.iter());
+        let id = &expected[0].2.trace_id;
+        until("the message is read", async || shop.trace(id).await.len() == expected.len()).await;
+        assert_eq!(stored_of(&server, "shop", &hex(id)).await, expected, "{compression}");
+        collector.stop().await;
+    }
 }
