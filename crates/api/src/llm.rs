@@ -1,6 +1,6 @@
-//! Answers for language models (`Accept: application/vnd.grafana.llm`): ids in hex, attributes as plain objects.
+//! Answers for language models (`Accept: application/vnd.grafana.llm`): ids and bytes in hex, attributes as plain objects, nothing
+//! of what is empty.
 
-use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use proto::{
     otlp::{
         common::v1::{AnyValue, KeyValue, any_value::Value as Any},
@@ -14,19 +14,16 @@ use std::fmt::Write;
 pub fn trace(response: &TraceByIdResponse) -> Vec<u8> {
     let batches = response.trace.as_ref().map_or(&[][..], |trace| &trace.resource_spans);
     let first = batches.iter().flat_map(|batch| &batch.scope_spans).flat_map(|scope| &scope.spans).next();
-    let trace = match first {
-        None => json!({}),
-        Some(span) => json!({
-            "traceId": hex(&span.trace_id),
-            "services": batches.iter().map(service).collect::<Vec<_>>(),
-        }),
-    };
-    let inspected = response.metrics.as_ref().map_or(0, |metrics| metrics.inspected_bytes);
-    let mut body = json!({ "trace": trace, "metrics": inspected_bytes(inspected) });
-    if response.status != 0 {
-        body["status"] = json!(response.status().as_str_name());
-        body["message"] = json!(response.message);
+    // Nothing at all is said of a trace that is not there, unless something is missing.
+    if first.is_none() && response.status == 0 {
+        return b"{}".to_vec();
     }
+    let trace = first.map(|span| {
+        json!({ "traceId": hex(&span.trace_id), "services": batches.iter().map(service).collect::<Vec<_>>() })
+    });
+    let status = response.status().as_str_name();
+    let mut body = without_empty(json!({ "trace": trace, "status": status, "message": response.message }));
+    body["metrics"] = inspected_bytes(response.metrics.as_ref().map_or(0, |metrics| metrics.inspected_bytes));
     body.to_string().into_bytes()
 }
 
@@ -43,21 +40,39 @@ pub fn tag_values(response: &SearchTagValuesV2Response) -> Vec<u8> {
 }
 
 fn inspected_bytes(bytes: u64) -> Value {
-    if bytes == 0 { json!({}) } else { json!({ "inspectedBytes": bytes.to_string() }) }
+    without_empty(json!({ "inspectedBytes": bytes }))
+}
+
+/// What is empty or 0 is left out, as Tempo does it; not for attributes, which are data.
+fn without_empty(mut fields: Value) -> Value {
+    if let Value::Object(fields) = &mut fields {
+        fields.retain(|_, value| match value {
+            Value::Null => false,
+            Value::String(text) => !text.is_empty(),
+            Value::Number(number) => number.as_f64() != Some(0.0),
+            Value::Array(list) => !list.is_empty(),
+            Value::Object(members) => !members.is_empty(),
+            Value::Bool(_) => true,
+        });
+    }
+    fields
 }
 
 fn service(batch: &ResourceSpans) -> Value {
     let resource = batch.resource.as_ref().map_or(&[][..], |resource| &resource.attributes);
-    let name = resource.iter().find(|attribute| attribute.key == "service.name").map(|a| plain(a.value.as_ref()));
+    // A name that is no text stays with the other attributes.
+    let named = |attribute: &&KeyValue| attribute.key == "service.name" && plain(attribute.value.as_ref()).is_string();
+    let name = resource.iter().find(named).map(|attribute| plain(attribute.value.as_ref()));
+    let others = attributes(resource.iter().filter(|attribute| !named(attribute)));
     let scopes: Vec<Value> = batch
         .scope_spans
         .iter()
         .map(|scope| {
             let (name, version) = scope.scope.as_ref().map_or(("", ""), |s| (&s.name, &s.version));
-            json!({ "name": name, "version": version, "spans": scope.spans.iter().map(span).collect::<Vec<_>>() })
+            without_empty(json!({ "name": name, "version": version, "spans": scope.spans.iter().map(span).collect::<Vec<_>>() }))
         })
         .collect();
-    json!({ "serviceName": name.unwrap_or_else(|| json!("")), "resource": attributes(resource), "scopes": scopes })
+    without_empty(json!({ "serviceName": name, "resource": others, "scopes": scopes }))
 }
 
 fn span(span: &Span) -> Value {
@@ -65,19 +80,22 @@ fn span(span: &Span) -> Value {
         .events
         .iter()
         .map(|e| json!({ "name": e.name, "timeUnixNano": e.time_unix_nano.to_string(), "attributes": attributes(&e.attributes) }))
+        .map(without_empty)
         .collect();
     let links: Vec<Value> = span
         .links
         .iter()
         .map(|l| json!({ "traceId": hex(&l.trace_id), "spanId": hex(&l.span_id), "attributes": attributes(&l.attributes) }))
+        .map(without_empty)
         .collect();
     let duration_ns = span.end_time_unix_nano.saturating_sub(span.start_time_unix_nano);
     let status = span.status.clone().unwrap_or_default();
-    json!({
+    let kind = SpanKind::try_from(span.kind).ok().filter(|kind| *kind != SpanKind::Unspecified);
+    without_empty(json!({
         "spanId": hex(&span.span_id),
         "parentSpanId": hex(&span.parent_span_id),
         "name": span.name,
-        "kind": SpanKind::try_from(span.kind).unwrap_or_default().as_str_name(),
+        "kind": kind.map(|kind| kind.as_str_name()),
         "startTimeUnixNano": span.start_time_unix_nano.to_string(),
         "endTimeUnixNano": span.end_time_unix_nano.to_string(),
         "durationMs": duration_ns as f64 / 1e6,
@@ -88,11 +106,11 @@ fn span(span: &Span) -> Value {
             "code": StatusCode::try_from(status.code).unwrap_or_default().as_str_name(),
             "message": status.message,
         },
-    })
+    }))
 }
 
-fn attributes(list: &[KeyValue]) -> Value {
-    list.iter().map(|attribute| (attribute.key.clone(), plain(attribute.value.as_ref()))).collect::<Map<_, _>>().into()
+fn attributes<'a>(list: impl IntoIterator<Item = &'a KeyValue>) -> Value {
+    list.into_iter().map(|attribute| (attribute.key.clone(), plain(attribute.value.as_ref()))).collect::<Map<_, _>>().into()
 }
 
 /// Values nest at most `model::ATTRIBUTE_DEPTH_MAX` levels, checked when they were received.
@@ -104,7 +122,7 @@ fn plain(value: Option<&AnyValue>) -> Value {
         Some(Any::IntValue(int)) => json!(int),
         Some(Any::DoubleValue(double)) if double.is_finite() => json!(double),
         Some(Any::DoubleValue(double)) => json!(double.to_string()),
-        Some(Any::BytesValue(bytes)) => json!(BASE64.encode(bytes)),
+        Some(Any::BytesValue(bytes)) => json!(hex(bytes)),
         Some(Any::ArrayValue(array)) => array.values.iter().map(|value| plain(Some(value))).collect(),
         Some(Any::KvlistValue(map)) => attributes(&map.values),
     }
@@ -122,7 +140,7 @@ mod tests {
     use super::*;
     use proto::{
         otlp::{resource::v1::Resource, trace::v1::{ScopeSpans, TracesData}},
-        tempopb::TagValue,
+        tempopb::{TagValue, TraceByIdMetrics},
     };
 
     fn read(body: Vec<u8>) -> Value {
@@ -143,29 +161,41 @@ mod tests {
             attributes: vec![
                 attribute("n", Some(AnyValue { value: Some(Any::IntValue(7)) })),
                 attribute("x", Some(AnyValue { value: Some(Any::DoubleValue(f64::NAN)) })),
+                attribute("empty", string("")),
+                attribute("bytes", Some(AnyValue { value: Some(Any::BytesValue(vec![0, 255])) })),
             ],
             ..Default::default()
         };
         let body = read(trace(&TraceByIdResponse {
             trace: Some(TracesData {
                 resource_spans: vec![ResourceSpans {
-                    resource: Some(Resource { attributes: vec![attribute("service.name", string("shop"))], ..Default::default() }),
-                    scope_spans: vec![ScopeSpans { spans: vec![span], ..Default::default() }],
+                    resource: Some(Resource {
+                        attributes: vec![attribute("service.name", string("shop")), attribute("pod", string("a"))],
+                        ..Default::default()
+                    }),
+                    scope_spans: vec![ScopeSpans { spans: vec![span, Span { span_id: vec![2; 8], ..Span::default() }], ..Default::default() }],
                     ..Default::default()
                 }],
             }),
+            metrics: Some(TraceByIdMetrics { inspected_bytes: 9 }),
             ..Default::default()
         }));
+        assert_eq!((&body["status"], &body["metrics"]), (&json!("COMPLETE"), &json!({ "inspectedBytes": 9 })));
         assert_eq!(body["trace"]["traceId"], "ab".repeat(16));
         let service = &body["trace"]["services"][0];
         assert_eq!(service["serviceName"], "shop");
-        assert_eq!(service["resource"], json!({ "service.name": "shop" }));
+        assert_eq!(service["resource"], json!({ "pod": "a" }));
         let span = &service["scopes"][0]["spans"][0];
         assert_eq!(span["spanId"], "0101010101010101");
         assert_eq!(span["kind"], "SPAN_KIND_SERVER");
         assert_eq!(span["durationMs"], 1.5);
-        assert_eq!(span["attributes"], json!({ "n": 7, "x": "NaN" }));
-        assert_eq!(read(trace(&TraceByIdResponse::default())), json!({ "trace": {}, "metrics": {} }));
+        assert_eq!(span["attributes"], json!({ "n": 7, "x": "NaN", "empty": "", "bytes": "00ff" }));
+        let bare = json!({
+            "spanId": "02".repeat(8), "startTimeUnixNano": "0", "endTimeUnixNano": "0",
+            "status": { "code": "STATUS_CODE_UNSET", "message": "" },
+        });
+        assert_eq!(service["scopes"], json!([{ "spans": [span, bare] }]));
+        assert_eq!(read(trace(&TraceByIdResponse::default())), json!({}));
     }
 
     #[test]

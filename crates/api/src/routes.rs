@@ -10,9 +10,10 @@ use crate::{
 use axum::{
     Router,
     extract::Request,
+    handler::Handler,
     middleware,
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::{MethodRouter, get, post},
 };
 use http::{StatusCode, header};
 use std::sync::Arc;
@@ -50,16 +51,16 @@ pub(crate) fn router(shared: Arc<Shared>, health: grpc::Health) -> Router {
     let prefix = prefix(&shared.state.config.http_api_prefix);
 
     let api = Router::new()
-        .route("/api/traces/{id}", get(tempo::trace_v1))
-        .route("/api/v2/traces/{id}", get(tempo::trace_v2))
-        .route("/api/search", get(tempo::search))
-        .route("/api/search/tags", get(tempo::tags_v1))
-        .route("/api/v2/search/tags", get(tempo::tags_v2))
+        .route("/api/traces/{id}", asked(tempo::trace_v1))
+        .route("/api/v2/traces/{id}", asked(tempo::trace_v2))
+        .route("/api/search", asked(tempo::search))
+        .route("/api/search/tags", asked(tempo::tags_v1))
+        .route("/api/v2/search/tags", asked(tempo::tags_v2))
         // A tag's name may hold slashes, so these match up to the end; the handlers look for `/values`.
-        .route("/api/search/tag/{*name}", get(tempo::tag_values_v1))
-        .route("/api/v2/search/tag/{*name}", get(tempo::tag_values_v2))
-        .route("/api/metrics/query_range", get(tempo::metrics_range))
-        .route("/api/metrics/query", get(tempo::metrics_instant))
+        .route("/api/search/tag/{*name}", asked(tempo::tag_values_v1))
+        .route("/api/v2/search/tag/{*name}", asked(tempo::tag_values_v2))
+        .route("/api/metrics/query_range", asked(tempo::metrics_range))
+        .route("/api/metrics/query", asked(tempo::metrics_instant))
         .route("/api/export", get(export::export))
         .route("/api/sql", post(sql::sql))
         .route(overrides::PATH, overrides::methods())
@@ -126,6 +127,15 @@ fn observed(shared: &Shared, router: Router) -> Router {
         .fallback(not_found)
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn_with_state(shared.state.metrics.clone(), observe::observe))
+}
+
+/// A question of Tempo's API stands in the URL. Clients use GET; Tempo takes POST too.
+fn asked<H, T>(answer: H) -> MethodRouter<Arc<Shared>>
+where
+    H: Handler<T, Arc<Shared>>,
+    T: 'static,
+{
+    get(answer.clone()).post(answer)
 }
 
 /// Without a slash at the end, with one at the start, or empty.

@@ -104,7 +104,8 @@ fn page(shared: &Shared, name: &str) -> Option<String> {
         "services" => (pages.services)(),
         "endpoints" => crate::routes::endpoints(&shared.state.config.http_api_prefix),
         "config" => (pages.config)(),
-        "overrides" => (pages.overrides)(None),
+        // The second is what Tempo calls it.
+        "overrides" | "runtime_config" => (pages.overrides)(None),
         "backend" => (pages.backend)(),
         _ => return None,
     })

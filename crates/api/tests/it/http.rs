@@ -15,7 +15,7 @@ async fn the_servers_own_pages_answer() {
     assert!(server.get("/status").await.2.contains("storage: local"));
     assert_eq!(server.get("/status/config").await.2, "storage: local\n");
     assert!(server.get("/status/endpoints").await.2.contains("/api/v2/search/tag/{name}/values\n"));
-    for page in ["version", "services", "backend"] {
+    for page in ["version", "services", "backend", "overrides", "runtime_config"] {
         assert_eq!(server.get(&format!("/status/{page}")).await.0, 200, "{page}");
     }
     for absent in ["/", "/status/x", "/api/nothing", "/api/search/tag/a"] {
@@ -52,6 +52,17 @@ async fn wrong_parameters_are_answered_with_400_and_a_reason() {
         assert_eq!(headers["content-type"], "text/plain; charset=utf-8", "{path}");
         assert!(!body.is_empty() && !body.contains('<'), "{path}: {body}");
     }
+}
+
+#[tokio::test]
+async fn a_question_may_be_posted_with_its_parameters_in_the_url() {
+    let server = Server::start().await;
+    let client = reqwest::Client::new();
+    for path in ["/api/search?q=%7B%7D", "/api/v2/search/tags", "/api/metrics/query?q=%7B%7D%7Crate()", "/api/v2/traces/1"] {
+        let asked = client.post(format!("http://{}{path}", server.address)).body("q=nonsense").send().await.unwrap();
+        assert_eq!(asked.status(), 200, "{path}");
+    }
+    assert_eq!(client.delete(format!("http://{}/api/search", server.address)).send().await.unwrap().status(), 405);
 }
 
 #[tokio::test]

@@ -68,6 +68,7 @@ const KNOWN: &[Known] = &[
     not_needed("autocomplete_filtering_enabled", "values are always filtered by the query"),
     not_needed("metrics_generator_enabled", "there is no metrics generator"),
     not_needed("search_enabled", "search is always on"),
+    not_needed("memory.*", "the parts that use memory have bounds of their own"),
     // Listeners.
     becomes("server.http_listen_address", "server.http_listen_address", not_empty),
     same("server.http_listen_port"),
@@ -231,10 +232,10 @@ const KNOWN: &[Known] = &[
     becomes("backend_worker.compaction.block_retention", KEEP, keep),
     becomes("backend_scheduler.provider.compaction.compaction.block_retention", KEEP, keep),
     // What a tenant may.
-    becomes("overrides.defaults.ingestion.rate_limit_bytes", RATE, not_zero),
-    becomes("overrides.defaults.ingestion.burst_size_bytes", BURST, not_zero),
-    becomes("overrides.ingestion_rate_limit_bytes", RATE, not_zero),
-    becomes("overrides.ingestion_burst_size_bytes", BURST, not_zero),
+    becomes("overrides.defaults.ingestion.rate_limit_bytes", RATE, bytes),
+    becomes("overrides.defaults.ingestion.burst_size_bytes", BURST, bytes),
+    becomes("overrides.ingestion_rate_limit_bytes", RATE, bytes),
+    becomes("overrides.ingestion_burst_size_bytes", BURST, bytes),
     same("overrides.defaults.ingestion.max_attribute_bytes"),
     becomes("overrides.ingestion_max_attribute_bytes", "overrides.defaults.ingestion.max_attribute_bytes", as_it_is),
     attention(
@@ -242,6 +243,7 @@ const KNOWN: &[Known] = &[
         "the key is here too, for a file with other fields: sostenuto migrate tempo-overrides makes it of Tempo's",
     ),
     same("overrides.per_tenant_override_period"),
+    not_needed("overrides.enable_legacy_overrides", "the old form is read too"),
     same("overrides.user_configurable_overrides.enabled"),
     same("overrides.user_configurable_overrides.poll_interval"),
     same("overrides.user_configurable_overrides.api.check_for_conflicting_runtime_overrides"),
@@ -457,6 +459,13 @@ fn not_empty(value: &Value) -> Result<Value, (NoteKind, String)> {
 
 fn not_zero(value: &Value) -> Result<Value, (NoteKind, String)> {
     if super::is_off(value) { skip("0 is the default, and ours is kept") } else { as_it_is(value) }
+}
+
+fn bytes(value: &Value) -> Result<Value, (NoteKind, String)> {
+    match value.as_str() {
+        Some(text) if !text.contains("${") && text.parse::<u64>().is_err() => look("is no number of bytes; set it by hand"),
+        _ => not_zero(value),
+    }
 }
 
 fn texts(value: &Value) -> Result<Value, (NoteKind, String)> {

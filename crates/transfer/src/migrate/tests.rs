@@ -153,6 +153,8 @@ fn values_that_cannot_be_ours_are_left_out() {
     assert!(settings(&half)["storage"]["s3"].get("access_key").is_none());
     assert!(of("server: {log_format: logfmt}").yaml.contains("format: \"text\""));
     assert_eq!(kinds(&of("target: querier"), NoteKind::Attention).first(), Some(&"target"));
+    let sum = of("overrides: {defaults: {ingestion: {burst_size_bytes: 5 * 1000, rate_limit_bytes: '7'}}}");
+    assert_eq!(settings(&sum)["overrides"]["defaults"]["ingestion"], serde_json::json!({ "rate_limit_bytes": "7" }));
     // A key cannot end its comment.
     let line = of("\"a\\nstorage\": {b: 1}");
     assert!(settings(&line).get("storage").is_none(), "{}", line.yaml);
