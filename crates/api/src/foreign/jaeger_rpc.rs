@@ -92,7 +92,7 @@ where
     A: Message + Send + 'static,
 {
     let mut grpc = grpc::<Q, A>(&api);
-    let messages = |answers: Vec<A>| stream::iter(answers.into_iter().map(Ok));
+    let messages = |answers: Vec<A>| stream::iter(answers.into_iter().map(Ok::<A, Status>));
     let service = service_fn(move |asked| answered(api.clone(), asked, method, messages));
     grpc.server_streaming(service, request).await.map(Body::new)
 }
