@@ -1,6 +1,8 @@
 //! The names a search query mentions: what its result shows of each span.
 
-use traceql::ast::{Attribute, AttributeName, ComparisonOp, FieldExpr, Intrinsic, Pipeline, ScalarExpr, SpansetExpr, Stage};
+use traceql::ast::{
+    Attribute, AttributeName, ComparisonOp, FieldExpr, Intrinsic, Pipeline, Relation, ScalarExpr, SpansetExpr, SpansetOp, Stage,
+};
 
 use crate::{
     rowexpr::{literal_value, pattern_test},
@@ -109,11 +111,11 @@ fn add(name: &Attribute, found: &mut Vec<Attribute>) {
 /// What a query asks of a name.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Mention {
-    /// Its comparisons with literals in filters.
+    /// Its comparisons with literals in filters and in `by(...)`.
     pub tests: Vec<Test>,
     /// It is mentioned in another way too, so that every value is of interest.
     pub always: bool,
-    /// A filter asks whether it is missing.
+    /// A filter or a `by(...)` asks whether it is missing.
     pub missing: bool,
 }
 
@@ -131,6 +133,7 @@ pub fn mention_of(pipeline: &Pipeline, name: &Attribute) -> Mention {
     for stage in &pipeline.stages {
         match stage {
             Stage::Spansets(expr) => mention_in_spansets(expr, name, &mut mention),
+            Stage::GroupBy(expr) => mention_in_field(expr, name, &mut mention),
             other => {
                 let mut found = vec![];
                 in_pipeline(&Pipeline { stages: vec![other.clone()] }, &mut found);
@@ -144,9 +147,13 @@ pub fn mention_of(pipeline: &Pipeline, name: &Attribute) -> Mention {
 fn mention_in_spansets(expr: &SpansetExpr, name: &Attribute, mention: &mut Mention) {
     match expr {
         SpansetExpr::Filter(condition) => mention_in_field(condition, name, mention),
-        SpansetExpr::Binary { left, right, .. } => {
+        SpansetExpr::Binary { left, right, op, .. } => {
             mention_in_spansets(left, name, mention);
             mention_in_spansets(right, name, mention);
+            mention.always |= match op {
+                SpansetOp::Structural { relation, .. } => relates_by(*relation, name),
+                SpansetOp::And | SpansetOp::Or => false,
+            };
         }
         SpansetExpr::Pipeline(pipeline) => mention.join(&mention_of(pipeline, name)),
     }
@@ -165,11 +172,6 @@ fn mention_in_field(expr: &FieldExpr, name: &Attribute, mention: &mut Mention) {
                 _ => None,
             };
             mention.tests.extend(test);
-            // Structure numbers always show.
-            mention.always |= matches!(
-                name.name,
-                AttributeName::Intrinsic(Intrinsic::NestedSetLeft | Intrinsic::NestedSetRight | Intrinsic::NestedSetParent)
-            );
         }
         FieldExpr::Exists { exists: false, operand, .. } if matches!(&**operand, FieldExpr::Attribute(asked) if asked == name) => {
             mention.missing = true;
@@ -179,6 +181,18 @@ fn mention_in_field(expr: &FieldExpr, name: &Attribute, mention: &mut Mention) {
             in_field(other, &mut found);
             mention.always |= found.contains(name);
         }
+    }
+}
+
+/// Whether a structural operator looks at this number of the structure: then it shows on every span.
+fn relates_by(relation: Relation, name: &Attribute) -> bool {
+    match name.name {
+        AttributeName::Intrinsic(Intrinsic::NestedSetLeft) => relation != Relation::Sibling,
+        AttributeName::Intrinsic(Intrinsic::NestedSetRight) => matches!(relation, Relation::Descendant | Relation::Ancestor),
+        AttributeName::Intrinsic(Intrinsic::NestedSetParent) => {
+            matches!(relation, Relation::Child | Relation::Parent | Relation::Sibling)
+        }
+        _ => false,
     }
 }
 

@@ -41,7 +41,7 @@ use crate::{
     walk::Walk,
 };
 
-/// What is shown for a trace whose root span is not there.
+/// What is shown for a trace whose root span is not there, or has no service.
 const ROOT_MISSING: &str = "<root span not yet received>";
 
 /// A search, ready to run on any layout.
@@ -866,10 +866,7 @@ fn show_traces(
         };
         shown.push(tempopb::TraceSearchMetadata {
             trace_id: times.id(row).short_hex(),
-            root_service_name: root(&root_service).unwrap_or_else(|| match root(&root_name) {
-                Some(_) => String::new(),
-                None => ROOT_MISSING.into(),
-            }),
+            root_service_name: root(&root_service).filter(|service| !service.is_empty()).unwrap_or_else(|| ROOT_MISSING.into()),
             root_trace_name: root(&root_name).unwrap_or_default(),
             start_time_unix_nano: times.start(row) as u64,
             duration_ms: u32::try_from(times.durations.value(row) / 1_000_000).unwrap_or(u32::MAX),

@@ -1,9 +1,9 @@
 //! The spans of a search result: what is shown of each.
 //!
-//! A name that the query only compares with literals shows the values that one of the comparisons holds for, on
-//! every span of the result, whichever filter brought it there. A name that the query mentions in any other
-//! way (`select`, `by`, aggregates, arithmetic) always shows. Where a name is missing that a filter compares with `= nil`, it
-//! shows as nil. A name without a scope shows the value of the span and
+//! A name that the query only compares with literals, in filters or in `by`, shows the values that one of the comparisons
+//! holds for, on every span of the result, whichever filter brought it there: of several events or links the last. A name that
+//! the query mentions in any other way (`select`, `by`, aggregates, arithmetic) always shows, but not a map, bytes or an array
+//! of several types. Where a name is missing that is compared with `= nil`, it shows as nil. A name without a scope shows the value of the span and
 //! that of the resource. Of a parent only what it has is shown, under names that begin with `parent.`.
 
 use arrow::{
@@ -43,6 +43,8 @@ struct Shown {
     key: String,
     reader: Reader,
     tests: Vec<Test>,
+    /// It is of events or links, of which the last shows.
+    nested: bool,
     /// What shows where no test holds.
     otherwise: Otherwise,
     /// It shows as nil where it has no value.
@@ -66,7 +68,7 @@ impl Shown {
             (true, false) => Otherwise::First,
         };
         let or_nil = !name.of_parent && (mention.missing || (mention.always && is_expected(name)));
-        Self { key: shown_key(name), reader: Reader::new(places, &rows.records), tests: mention.tests, otherwise, or_nil }
+        Self { key: shown_key(name), reader: Reader::new(places, &rows.records), tests: mention.tests, nested, otherwise, or_nil }
     }
 
     fn on(&self, row: usize) -> Option<KeyValue> {
@@ -77,11 +79,12 @@ impl Shown {
         });
         match value {
             None if self.or_nil && !self.reader.exists(row) => Some(key_value(&self.key, None)),
+            Some(Value::Opaque) => None,
             value => Some(key_value(&self.key, Some(&value?))),
         }
     }
 
-    /// The first value that a test holds for.
+    /// The first value that a test holds for, or the last.
     fn wanted(&self, row: usize) -> Option<Value> {
         let mut wanted = None;
         self.reader.any(row, |value| {
@@ -89,7 +92,7 @@ impl Shown {
             if found {
                 wanted = Some(value);
             }
-            found
+            found && !self.nested
         });
         Some(match wanted? {
             Value::Array(elements) => self.passing(elements),

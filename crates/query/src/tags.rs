@@ -351,8 +351,7 @@ fn values_in(rows: &TraceRows, names: &[Attribute]) -> BTreeSet<(&'static str, S
 fn add_value(value: Value, values: &mut BTreeSet<(&'static str, String)>, bytes: &mut usize) {
     let typed = match value {
         Value::Int(v) => ("int", v.to_string()),
-        // With a point, so that it reads as a float again.
-        Value::Float(v) => ("float", format!("{v:?}")),
+        Value::Float(v) => ("float", float_text(v)),
         Value::Bool(v) => ("bool", v.to_string()),
         Value::String(v) => ("string", v),
         // Whole nanoseconds, as they can stand in a query.
@@ -365,5 +364,34 @@ fn add_value(value: Value, values: &mut BTreeSet<(&'static str, String)>, bytes:
     let size = typed.1.len();
     if values.insert(typed) {
         *bytes += size;
+    }
+}
+
+/// A float as Tempo lists it: with a point or an exponent, so that it reads as a float again; from a million on, and below a ten
+/// thousandth, with an exponent of a sign and at least two digits.
+fn float_text(value: f64) -> String {
+    let scientific = format!("{value:e}");
+    match scientific.split_once('e').map(|(digits, exponent)| (digits, exponent.parse::<i32>())) {
+        Some((digits, Ok(exponent))) if !(-4..6).contains(&exponent) => {
+            let sign = if exponent < 0 { '-' } else { '+' };
+            format!("{digits}e{sign}{:02}", exponent.abs())
+        }
+        _ => format!("{value:?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::float_text;
+
+    /// Pairs that a Tempo was seen to answer.
+    #[test]
+    fn floats_are_listed_as_in_tempo() {
+        for (value, text) in [
+            (1e5, "100000.0"), (123_456.5, "123456.5"), (1e6, "1e+06"), (1_234_567.5, "1.2345675e+06"), (1e15, "1e+15"),
+            (1.5e21, "1.5e+21"), (1e-4, "0.0001"), (1.5e-5, "1.5e-05"), (1e-7, "1e-07"), (-2.5, "-2.5"), (-0.0, "-0.0"),
+        ] {
+            assert_eq!(float_text(value), text);
+        }
     }
 }

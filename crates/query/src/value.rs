@@ -92,6 +92,11 @@ impl Value {
         if self == Self::Opaque { None } else { Some(self) }
     }
 
+    /// The value to group series by: nil also for an array.
+    pub fn label(self) -> Option<Self> {
+        self.grouped().filter(|value| !matches!(value, Self::Array(_)))
+    }
+
     /// Whether both are one group: of one type and equal, floats bit by bit.
     pub fn same(&self, other: &Self) -> bool {
         match (self, other) {

@@ -310,12 +310,8 @@ impl Check {
             | MetricsFunction::AvgOverTime(attribute)
             | MetricsFunction::HistogramOverTime(attribute)
             | MetricsFunction::QuantileOverTime(attribute, _) => {
+                // What is no number is not measured, as with attributes.
                 attribute_alone(attribute)?;
-                let found = attribute.type_of();
-                if !found.may_be_numeric() {
-                    return Err(Fault::new(attribute.span.0, format!("only numbers can be measured, and `{attribute}` is {found}"))
-                        .help("measure `duration` or an attribute; put other names in `by(...)`"));
-                }
             }
             MetricsFunction::Compare { selection, .. } => {
                 self.filter(selection)?;
@@ -425,7 +421,6 @@ fn comparable(op: ComparisonOp, left: (Type, Span), right: (Type, Span), span: S
     }
     let fit = match (left, right) {
         (Type::Any, _) | (_, Type::Any) => true,
-        (Type::Status | Type::Kind, Type::Int) | (Type::Int, Type::Status | Type::Kind) => true,
         _ => left == right || (left.is_numeric() && right.is_numeric()),
     };
     if !fit {

@@ -170,7 +170,7 @@ fn codes(rows: &TraceRows, name: &Attribute) -> (Vec<u32>, Vec<GroupValue>) {
     let mut values = vec![];
     let codes = (0..rows.records.num_rows())
         .map(|row| {
-            let value = GroupValue(reader.first(row).and_then(Value::grouped));
+            let value = GroupValue(reader.first(row).and_then(Value::label));
             *known.entry(value).or_insert_with_key(|value| {
                 values.push(value.clone());
                 values.len() as u32 - 1

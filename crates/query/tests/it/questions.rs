@@ -147,8 +147,8 @@ fn key_text(key: &str) -> String {
 }
 
 const INTRINSICS: [(&str, &[&str]); 2] = [
-    ("kind", &["unspecified", "internal", "server", "client", "producer", "consumer", "2", "3"]),
-    ("status", &["error", "ok", "unset", "2", "0"]),
+    ("kind", &["unspecified", "internal", "server", "client", "producer", "consumer"]),
+    ("status", &["error", "ok", "unset"]),
 ];
 
 impl Vocabulary {

@@ -93,6 +93,8 @@ impl Parser<'_> {
         let (top_n, range) = match numbers[..] {
             [] => (None, None),
             [top_n] => (Some(top_n), None),
+            // Without a time of its own.
+            [top_n, 0, 0] => (Some(top_n), None),
             [top_n, start, end] => (Some(top_n), Some((start, end))),
             _ => {
                 return Err(Fault::new(self.span(), "`compare` takes a selection, how many values, and start and end")

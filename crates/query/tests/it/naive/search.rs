@@ -285,8 +285,8 @@ impl Eyes<'_> {
         Found {
             trace: short_hex(&trace.id),
             root_service: match trace.root {
-                Some(root) => trace.service(root),
-                None => "<root span not yet received>".to_owned(),
+                Some(root) if !trace.service(root).is_empty() => trace.service(root),
+                _ => "<root span not yet received>".to_owned(),
             },
             root_name: trace.root.map_or(String::new(), |root| trace.nodes[root].row.span.name.clone()),
             start: trace.start as u64,
@@ -296,8 +296,9 @@ impl Eyes<'_> {
         }
     }
 
-    /// A name that is only compared with literals shows the first value that a comparison holds for, on any span. A
-    /// name mentioned in any other way shows its first value otherwise, of events and links the last. Where a name is
+    /// A name that is only compared with literals, in filters or in `by`, shows the first value that a comparison holds for, on
+    /// any span. A name mentioned in any other way shows its first value otherwise, but no map, bytes or mixed array. Of events
+    /// and links it is the last. Where a name is
     /// missing that is compared with `= nil`, nil shows. Of the elements
     /// of an array those that a comparison holds for are shown; one alone stands for itself.
     fn shown_span(&self, span: usize, names: &[(Attribute, Asked)], asks_name: bool) -> FoundSpan {
@@ -321,6 +322,15 @@ impl Eyes<'_> {
                 AttributeName::Intrinsic(_) => name.to_string(),
             };
             let mut values = self.named(name, span);
+            if matches!(
+                name.name,
+                AttributeName::Key { scope: Some(Scope::Event | Scope::Link), .. }
+                    | AttributeName::Intrinsic(
+                        Intrinsic::EventName | Intrinsic::EventTimeSinceStart | Intrinsic::LinkTraceId | Intrinsic::LinkSpanId
+                    )
+            ) {
+                values.reverse();
+            }
             if asked.missing && values.is_empty() && !name.of_parent {
                 attributes.push((key, shown(None)));
                 continue;
@@ -335,18 +345,6 @@ impl Eyes<'_> {
                 Some(value) => value.clone(),
                 None if !asked.otherwise => continue,
                 None => {
-                    if matches!(
-                        name.name,
-                        AttributeName::Key { scope: Some(Scope::Event | Scope::Link), .. }
-                            | AttributeName::Intrinsic(
-                                Intrinsic::EventName
-                                    | Intrinsic::EventTimeSinceStart
-                                    | Intrinsic::LinkTraceId
-                                    | Intrinsic::LinkSpanId
-                            )
-                    ) {
-                        values.reverse();
-                    }
                     match (values.into_iter().next(), &name.name) {
                         (Some(first), _) => first,
                         (None, _) if name.of_parent => continue,
@@ -360,6 +358,9 @@ impl Eyes<'_> {
                     }
                 }
             };
+            if matches!(value, Value::Other) {
+                continue;
+            }
             attributes.push((key, value.shown()));
         }
         attributes.sort();
@@ -380,7 +381,7 @@ fn shown(value: Option<&Value>) -> String {
 /// What a query asks of a name.
 #[derive(Clone, Debug, Default)]
 struct Asked {
-    /// The comparisons with a literal in its filters.
+    /// The comparisons with a literal in its filters and `by`.
     tests: Vec<(ComparisonOp, Value)>,
     /// It is mentioned otherwise too.
     otherwise: bool,
@@ -414,15 +415,41 @@ fn asked_of(pipeline: &Pipeline) -> Vec<(Attribute, Asked)> {
         }
     };
     for (name, op, literal) in compared {
-        let structure = matches!(
-            name.name,
-            AttributeName::Intrinsic(Intrinsic::NestedSetLeft | Intrinsic::NestedSetRight | Intrinsic::NestedSetParent)
-        );
+        let structure = match name.name {
+            AttributeName::Intrinsic(Intrinsic::NestedSetLeft) => related(pipeline, &[">", "<", ">>", "<<"]),
+            AttributeName::Intrinsic(Intrinsic::NestedSetRight) => related(pipeline, &[">>", "<<"]),
+            AttributeName::Intrinsic(Intrinsic::NestedSetParent) => related(pipeline, &[">", "<", "~"]),
+            _ => false,
+        };
         let missing = literal.is_none();
         add(&name, Asked { tests: literal.map(|literal| (op, literal)).into_iter().collect(), otherwise: structure, missing });
     }
     others.iter().for_each(|name| add(name, Asked { tests: vec![], otherwise: true, missing: false }));
     all
+}
+
+/// Whether a pipeline has an operator of these relations, in any form.
+fn related(pipeline: &Pipeline, relations: &[&str]) -> bool {
+    fn inside(expr: &SpansetExpr, relations: &[&str]) -> bool {
+        match expr {
+            SpansetExpr::Filter(_) => false,
+            SpansetExpr::Pipeline(pipeline) => related(pipeline, relations),
+            SpansetExpr::Binary { op, left, right, .. } => {
+                let relation = match op {
+                    SpansetOp::And | SpansetOp::Or => "",
+                    SpansetOp::Structural { relation, .. } => match relation {
+                        Relation::Child => ">",
+                        Relation::Parent => "<",
+                        Relation::Descendant => ">>",
+                        Relation::Ancestor => "<<",
+                        Relation::Sibling => "~",
+                    },
+                };
+                relations.contains(&relation) || inside(left, relations) || inside(right, relations)
+            }
+        }
+    }
+    pipeline.stages.iter().any(|stage| matches!(stage, Stage::Spansets(expr) if inside(expr, relations)))
 }
 
 /// Names with what they are compared with; `None` is nil, and the operator `=`.
@@ -433,7 +460,7 @@ fn mentioned(pipeline: &Pipeline, compared: &mut Compared, others: &mut Vec<Attr
         match stage {
             Stage::Spansets(expr) => in_spansets(expr, compared, others),
             Stage::ScalarFilter { left, right, .. } => [left, right].into_iter().for_each(|s| in_scalar(s, others)),
-            Stage::GroupBy(expr) => in_field(expr, others),
+            Stage::GroupBy(expr) => in_filter(expr, compared, others),
             Stage::Coalesce => {}
             Stage::Select(selected) => selected.iter().for_each(|name| add(name, others)),
         }

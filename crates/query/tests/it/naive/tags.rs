@@ -69,6 +69,11 @@ pub fn values(traces: &[Trace<'_>], name: &Attribute, wanted: &Wanted<'_>, patte
 fn add(value: &Value, values: &mut BTreeSet<(String, String)>) {
     let (kind, text) = match value {
         Value::Int(v) | Value::Duration(v) => ("int", v.to_string()),
+        Value::Float(v) if *v != 0.0 && v.is_finite() && !(1e-4..1e6).contains(&v.abs()) => {
+            let (digits, exponent) = format!("{v:e}").split_once('e').map(|(d, e)| (d.to_owned(), e.to_owned())).expect("an exponent");
+            let (sign, exponent) = exponent.strip_prefix('-').map_or(("+", exponent.as_str()), |e| ("-", e));
+            ("float", format!("{digits}e{sign}{exponent:0>2}"))
+        }
         Value::Float(v) => ("float", format!("{v:?}")),
         Value::String(v) => ("string", v.clone()),
         Value::Bool(v) => ("bool", v.to_string()),
