@@ -120,7 +120,7 @@ fn counted(trace: &Trace<'_>, query: &MetricsQuery, axis: Axis, patterns: &Patte
     let spans = spans.into_iter().filter(|span| axis.bucket(trace.nodes[*span].start).is_some());
     spans
         .map(|span| {
-            let shown = |name: &Attribute| Some((name.to_string(), eyes.grouped(name, span)?.shown()));
+            let shown = |name: &Attribute| Some((name.to_string(), eyes.labelled(name, span)?.shown()));
             let measured = measured(&query.function).and_then(|name| {
                 let value = eyes.named(name, span).into_iter().next()?.number()?;
                 Some(value / unit(name, &query.function))

@@ -231,7 +231,7 @@ fn cells<'a>(traces: &'a [Trace<'a>], query: &MetricsQuery, axis: Axis, patterns
         for span in spans {
             let Some(bucket) = axis.bucket(trace.nodes[span].start) else { continue };
             let values: Vec<Option<Value>> =
-                query.by.iter().map(|name| eyes.grouped(name, span).filter(|v| !matches!(v, Value::Array(_)))).collect();
+                query.by.iter().map(|name| eyes.labelled(name, span)).collect();
             let key = values.iter().map(|v| v.as_ref().map_or("nil".into(), Value::group)).collect();
             let empty = || (values.clone(), vec![vec![]; axis.stamps().len()]);
             cells.entry(key).or_insert_with(empty).1[bucket].push((trace, span));

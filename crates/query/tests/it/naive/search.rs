@@ -194,6 +194,11 @@ impl Eyes<'_> {
         groups.into_iter().map(|(_, group)| group).collect()
     }
 
+    /// The value that labels a series: an array is nil.
+    pub fn labelled(&self, name: &Attribute, span: usize) -> Option<Value> {
+        self.grouped(name, span).filter(|value| !matches!(value, Value::Array(_)))
+    }
+
     /// The value to group by: the first, if it can be told from others. Without events the name of an event is empty.
     pub fn grouped(&self, name: &Attribute, span: usize) -> Option<Value> {
         match self.named(name, span).into_iter().next() {
