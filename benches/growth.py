@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
 """How query times grow with the store: the anchors' queries over 1, 10 or 50 million spans, in many blocks and in one.
 
-usage: growth.py DATASET [--copies 1,11,54] [--binary PATH] [--runs N] [--folder DIR] [--json FILE]
+usage: growth.py DATASET [--copies 1,11,54] [--binary PATH] [--runs N] [--keep DIR] [--json FILE]
 
 A store of N copies holds the dataset of gen.py N times, a minute apart, each copy with trace ids of its own: they and the
 times are changed in the bytes of the requests. Every copy is flushed, so that the store has at least as many blocks as copies;
-then the compactor puts them into one. All copies lie in one hour, so no more than 55 fit. Prints a table in Markdown, and with
---json a file. Needs Python 3 and numpy.
+then the compactor puts them into one. All copies lie in one hour, so no more than 55 fit. With --keep stores stay in DIR, and a
+further run begins with what is there: what is stored is not sent again, what is merged not merged again, and not measured before.
+Prints a table in Markdown, and with --json a file. Needs Python 3 and numpy.
 """
-import argparse, hashlib, http.client, json, pathlib, shutil, subprocess, sys, tempfile, threading, time, urllib.parse
+import argparse, contextlib, hashlib, http.client, json, pathlib, subprocess, sys, tempfile, threading, time, urllib.parse
 
 import numpy
 
@@ -18,6 +19,8 @@ from server import API, OTLP_HTTP, Server
 HERE = pathlib.Path(__file__).resolve().parent
 MINUTE, HOUR = 60, 3600
 CONNECTIONS = 4
+# The compactor's settings that put all blocks of an hour into one.
+MERGE_ALL = "{interval: 1s, min_input_blocks: 2, max_input_blocks: 1000, settled_after: 1s, max_block_bytes: 16GiB, max_job_bytes: 8GiB}"
 # A request that the server cannot take yet is sent again as often, each time after what its Retry-After says.
 TRIES_MAX = 60
 ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -25,7 +28,7 @@ ap.add_argument("dataset")
 ap.add_argument("--copies", default="1,11,54")
 ap.add_argument("--binary", default=str(HERE.parent / "target/release/sostenuto"))
 ap.add_argument("--runs", type=int, default=9)
-ap.add_argument("--folder", help="where stores are made; a temporary folder if left out")
+ap.add_argument("--keep", type=pathlib.Path, help="where stores stay; a temporary folder if left out")
 ap.add_argument("--json", help="write all figures here")
 a = ap.parse_args()
 
@@ -123,30 +126,44 @@ def figures_of(server, truth, work):
 
 def measure(copies, requests, truth):
     """Figures in many blocks, before the compactor has seen them, and merged, if these are not the same."""
-    work = pathlib.Path(tempfile.mkdtemp(prefix=f"sostenuto-growth-{copies}-", dir=a.folder))
-    # The first copy begins with the next whole hour after the dataset, less a day: nothing lies in the future.
+    # The first copy begins with a whole hour of the day before the dataset: nothing lies in the future.
     begin = (truth["start"] // HOUR + 1) * HOUR - 24 * HOUR + MINUTE
     shifts = [begin - truth["start"] + copy * MINUTE for copy in range(copies)]
     ids = [bytes(numpy.frombuffer(bytes.fromhex(id), numpy.uint8) ^ mask_of(at % copies)).hex() for at, id in enumerate(truth["sample_ids"])]
     grown = {**truth, "spans": truth["spans"] * copies, "sample_ids": ids, "start": begin, "end": truth["end"] + shifts[-1]}
-    try:
-        with Server(a.binary, work, "{interval: 24h}") as server:
-            for copy, shift in enumerate(shifts):
-                send(request.copy(mask_of(copy), shift) for request in requests)
-                server.http("/flush", "POST")
-            print(f"{copies} copies: {server.cpu_seconds():.1f} CPU seconds to stored blocks", flush=True)
+    with store_of(copies) as work:
+        stored, merged = work / "stored", work / "merged"
+        if not stored.exists():
+            with Server(a.binary, work, "{interval: 24h}") as server:
+                for copy, shift in enumerate(shifts):
+                    send(request.copy(mask_of(copy), shift) for request in requests)
+                    server.http("/flush", "POST")
+                print(f"{copies} copies: {server.cpu_seconds():.1f} CPU seconds to stored blocks", flush=True)
+            stored.touch()
         # A process of its own for each measurement: nothing is in memory yet.
-        with Server(a.binary, work, "{interval: 24h}") as server:
-            many = figures_of(server, grown, work)
-        yield many
-        if many["blocks"] == 1:
-            return
-        with Server(a.binary, work, "{interval: 1s, min_input_blocks: 2, settled_after: 1s, max_block_bytes: 16GiB, max_job_bytes: 4GiB}") as server:
-            server.wait_merged(seconds=3600)
+        if not merged.exists():
+            with Server(a.binary, work, "{interval: 24h}") as server:
+                many = figures_of(server, grown, work)
+            yield many
+            if many["blocks"] == 1:
+                return
+            with Server(a.binary, work, MERGE_ALL) as server:
+                server.wait_merged(seconds=3600)
+                print(f"{copies} copies: {server.cpu_seconds():.1f} CPU seconds to merge, {server.memory_mb():.0f} MB at most", flush=True)
+            merged.touch()
         with Server(a.binary, work, "{interval: 24h}") as server:
             yield figures_of(server, grown, work)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def store_of(copies):
+    if a.keep:
+        work = a.keep / str(copies)
+        work.mkdir(parents=True, exist_ok=True)
+        yield work
+    else:
+        with tempfile.TemporaryDirectory(prefix=f"sostenuto-growth-{copies}-") as work:
+            yield pathlib.Path(work)
 
 
 def main():
