@@ -20,6 +20,14 @@ pub const EXPECTED: [(Scope, &str); 14] = [
     (Scope::Span, "url.route"),
 ];
 
+/// Whether series are labelled with nil where the name is missing; without a scope either column counts.
+pub fn is_labelled_nil(name: &Attribute) -> bool {
+    match &name.name {
+        AttributeName::Key { scope: None, key } => !name.of_parent && EXPECTED.iter().any(|(_, expected)| expected == key),
+        _ => is_expected(name),
+    }
+}
+
 pub fn is_expected(name: &Attribute) -> bool {
     match &name.name {
         AttributeName::Key { scope: Some(scope), key } => !name.of_parent && EXPECTED.contains(&(*scope, key.as_str())),

@@ -92,9 +92,13 @@ impl Value {
         if self == Self::Opaque { None } else { Some(self) }
     }
 
-    /// The value to group series by: nil also for an array.
+    /// The value to group series by: an array is labelled nil, and what cannot be told from others is missing.
     pub fn label(self) -> Option<Self> {
-        self.grouped().filter(|value| !matches!(value, Self::Array(_)))
+        match self {
+            Self::Opaque => None,
+            Self::Array(_) => Some(Self::Opaque),
+            value => Some(value),
+        }
     }
 
     /// Whether both are one group: of one type and equal, floats bit by bit.

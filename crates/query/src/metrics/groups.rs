@@ -10,6 +10,7 @@ use hashbrown::HashMap;
 use traceql::ast::Attribute;
 
 use crate::{
+    expected::is_labelled_nil,
     layout::{Place, Reading},
     memory::{Held, PIECE_BYTES, entry_bytes, text_bytes},
     reader::Reader,
@@ -18,7 +19,7 @@ use crate::{
     value::{Value, kind_of_code, status_of_code},
 };
 
-/// The values of `by(...)` on a row; `None` is nil.
+/// The values of `by(...)` on a row. `None` is missing, and gets no label; `Opaque` is labelled nil. Not all are missing.
 pub type GroupKey = Vec<GroupValue>;
 
 /// A value that can be a key: floats are compared bit for bit.
@@ -124,7 +125,24 @@ pub fn groups(rows: &TraceRows, by: &[Attribute], held: &mut Held) -> Result<Gro
         all.keys = keys;
         held.shrink(std::mem::replace(&mut all_bytes, keys_bytes));
     }
+    name_the_missing(&mut all);
     Ok(all)
+}
+
+/// Where all values are missing, the first is labelled nil: that may be a group already.
+fn name_the_missing(all: &mut Groups) {
+    let missing = |key: &GroupKey| !key.is_empty() && key.iter().all(|value| value.0.is_none());
+    let Some(bare) = all.keys.iter().position(missing) else { return };
+    let mut named = all.keys[bare].clone();
+    named[0] = GroupValue(Some(Value::Opaque));
+    match all.keys.iter().position(|key| *key == named) {
+        None => all.keys[bare] = named,
+        Some(same) => {
+            for number in all.numbers.iter_mut().filter(|number| **number == bare as u32) {
+                *number = same as u32;
+            }
+        }
+    }
 }
 
 /// The numbers given to pairs of a group and a value: in a table where that is small, else by hash.
@@ -162,15 +180,19 @@ impl Pairs {
 /// A number for each row's value of one name, and the values by number.
 fn codes(rows: &TraceRows, name: &Attribute) -> (Vec<u32>, Vec<GroupValue>) {
     let places = rows.layout.places(name);
-    if let Some(codes) = places.single().and_then(|place| column_codes(rows, place)) {
-        return codes;
+    let labelled = |value: Option<Value>| match value {
+        None if is_labelled_nil(name) => Some(Value::Opaque),
+        value => value,
+    };
+    if let Some((codes, values)) = places.single().and_then(|place| column_codes(rows, place)) {
+        return (codes, values.into_iter().map(|value| GroupValue(labelled(value.0))).collect());
     }
     let reader = Reader::new(&places, &rows.records);
     let mut known: HashMap<GroupValue, u32> = HashMap::new();
     let mut values = vec![];
     let codes = (0..rows.records.num_rows())
         .map(|row| {
-            let value = GroupValue(reader.first(row).and_then(Value::label));
+            let value = GroupValue(labelled(reader.first(row).and_then(Value::label)));
             *known.entry(value).or_insert_with_key(|value| {
                 values.push(value.clone());
                 values.len() as u32 - 1

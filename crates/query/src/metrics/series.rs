@@ -131,23 +131,15 @@ pub fn number_label(key: &str, value: f64) -> KeyValue {
     key_value(key, Some(&Value::Float(value)))
 }
 
-/// The labels of a group: those of its values that are not nil; the first as the word `nil` if all are.
+/// The labels of a group: those of its values that are not missing.
 /// Without grouping, the name of the function (`named`).
 pub fn group_labels(query: &MetricsQuery, key: &GroupKey, named: bool) -> Vec<KeyValue> {
     if query.by.is_empty() {
         let name = Value::String(function_name(&query.function).to_owned());
         return if named { vec![key_value("__name__", Some(&name))] } else { vec![] };
     }
-    let labels: Vec<KeyValue> = query
-        .by
-        .iter()
-        .zip(key)
-        .filter_map(|(name, value)| Some(key_value(&name.to_string(), Some(value.0.as_ref()?))))
-        .collect();
-    match (labels.is_empty(), query.by.first()) {
-        (true, Some(name)) => vec![key_value(&name.to_string(), None)],
-        _ => labels,
-    }
+    let labels = query.by.iter().zip(key);
+    labels.filter_map(|(name, value)| Some(key_value(&name.to_string(), Some(value.0.as_ref()?)))).collect()
 }
 
 fn function_name(function: &MetricsFunction) -> &'static str {

@@ -230,8 +230,10 @@ fn cells<'a>(traces: &'a [Trace<'a>], query: &MetricsQuery, axis: Axis, patterns
         let spans: BTreeSet<usize> = eyes.spansets(&query.pipeline).into_iter().flat_map(|set| set.spans).collect();
         for span in spans {
             let Some(bucket) = axis.bucket(trace.nodes[span].start) else { continue };
-            let values: Vec<Option<Value>> =
-                query.by.iter().map(|name| eyes.labelled(name, span)).collect();
+            let mut values: Vec<Option<Value>> = query.by.iter().map(|name| eyes.labelled(name, span)).collect();
+            if let (true, Some(first)) = (values.iter().all(Option::is_none), values.first_mut()) {
+                *first = Some(Value::Other);
+            }
             let key = values.iter().map(|v| v.as_ref().map_or("nil".into(), Value::group)).collect();
             let empty = || (values.clone(), vec![vec![]; axis.stamps().len()]);
             cells.entry(key).or_insert_with(empty).1[bucket].push((trace, span));
@@ -240,14 +242,10 @@ fn cells<'a>(traces: &'a [Trace<'a>], query: &MetricsQuery, axis: Axis, patterns
     cells
 }
 
-/// Missing values have no label; if all are missing the first label says nil.
+/// Missing values have no label.
 fn labels(query: &MetricsQuery, values: &[Option<Value>]) -> Vec<(String, String)> {
     let named = query.by.iter().zip(values);
-    let labels: Vec<_> = named.filter_map(|(name, value)| Some((name.to_string(), value.as_ref()?.shown()))).collect();
-    match (labels.is_empty(), query.by.first()) {
-        (true, Some(name)) => vec![(name.to_string(), "string \"nil\"".into())],
-        _ => labels,
-    }
+    named.filter_map(|(name, value)| Some((name.to_string(), value.as_ref()?.shown()))).collect()
 }
 
 fn series(traces: &[Trace<'_>], query: &MetricsQuery, axis: Axis, patterns: &Patterns) -> Vec<Series> {

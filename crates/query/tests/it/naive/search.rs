@@ -194,9 +194,14 @@ impl Eyes<'_> {
         groups.into_iter().map(|(_, group)| group).collect()
     }
 
-    /// The value that labels a series: an array is nil.
+    /// The value that labels a series: an array is labelled nil, and so is what Tempo keeps in a column of its own where it is missing.
     pub fn labelled(&self, name: &Attribute, span: usize) -> Option<Value> {
-        self.grouped(name, span).filter(|value| !matches!(value, Value::Array(_)))
+        let of_column = |scope: &Option<Scope>, key: &str| EXPECTED.iter().any(|(of, keys)| scope.is_none_or(|scope| scope == *of) && keys.contains(&key));
+        match (self.grouped(name, span), &name.name) {
+            (Some(Value::Array(_)), _) => Some(Value::Other),
+            (None, AttributeName::Key { scope, key }) if !name.of_parent => of_column(scope, key).then_some(Value::Other),
+            (value, _) => value,
+        }
     }
 
     /// The value to group by: the first, if it can be told from others. Without events the name of an event is empty.
