@@ -7,6 +7,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io::ErrorKind,
     path::Path,
     sync::Arc,
     time::Duration,
@@ -54,7 +55,11 @@ impl Left {
         for file in std::fs::read_dir(self.log.path()).expect("the log") {
             let path = file.expect("a file").path();
             if path.extension().is_some_and(|end| end == "wal") {
-                std::fs::copy(&path, log.path().join(path.file_name().expect("a name"))).expect("a copy");
+                match std::fs::copy(&path, log.path().join(path.file_name().expect("a name"))) {
+                    // Work that the process began goes on: what the table names is deleted meanwhile.
+                    Err(error) if error.kind() == ErrorKind::NotFound => {}
+                    copied => drop(copied.expect("a copy")),
+                }
             }
         }
         Self { store: self.store.fork(), log }
