@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::{every_port, path};
+use super::{every_port, path, replace};
 use crate::{
     server::{Server, Starting, until},
     spans::{TimeRange, request, trace_spans},
@@ -41,11 +41,11 @@ async fn overrides_change_without_a_restart_and_bad_ones_do_not() {
     assert!(all.contains("small:") && !all.contains("other:"), "{all}");
     assert_eq!(server.client.get("/status/overrides/a%20b", &[]).await.0, 400);
 
-    fs::write(&file, "overrides: {other: {ingestion: {burst_size_bytes: 100}, read: {max_bytes_per_query: 1}}}\n").unwrap();
+    replace(&file, "overrides: {other: {ingestion: {burst_size_bytes: 100}, read: {max_bytes_per_query: 1}}}\n");
     until("other is limited", async || push("other").await.0 == 413).await;
     let failures = async || server.client.metric("sostenuto_overrides_reload_failures_total").await;
     assert_eq!(failures().await, 0.0);
-    fs::write(&file, "overrides: {other: {ingestion: {burst_sise_bytes: 1000000}}}\n").unwrap();
+    replace(&file, "overrides: {other: {ingestion: {burst_sise_bytes: 1000000}}}\n");
     until("the mistake is counted", async || failures().await == 1.0).await;
     assert!(server.log().contains("did you mean `burst_size_bytes`?"), "{}", server.log());
     assert_eq!(push("other").await.0, 413, "the last good ones are in force");

@@ -55,10 +55,14 @@ impl Key {
 
 fn write_keys(path: &Path, keys: &[&Key]) {
     let lines: String = keys.iter().map(|key| format!("{}\n", key.line)).collect();
-    // As an operator should: a reader sees the old file or the new one.
-    let new = path.with_extension("new");
-    fs::write(&new, lines).unwrap();
-    fs::rename(new, path).unwrap();
+    replace(path, &lines);
+}
+
+/// As an operator should: a reader sees the old file or the new one.
+fn replace(file: &Path, text: &str) {
+    let new = file.with_extension("new");
+    fs::write(&new, text).unwrap();
+    fs::rename(new, file).unwrap();
 }
 
 fn path(path: &Path) -> Value {

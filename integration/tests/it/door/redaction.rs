@@ -9,7 +9,7 @@ use proto::otlp::{
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::{every_port, path};
+use super::{every_port, path, replace};
 use crate::{
     server::{Server, Starting, until},
     spans::{TimeRange, attribute, request, trace_id, trace_spans},
@@ -18,13 +18,6 @@ use crate::{
 const CARD: &str = "5555 5555 5555 4444";
 const PASSWORD: &str = "correct-horse-battery";
 const MAIL: &str = "anna@shop.example";
-
-/// As an operator should: whoever reads sees the old file or the new one.
-fn replace(file: &Path, text: &str) {
-    let new = file.with_extension("new");
-    fs::write(&new, text).unwrap();
-    fs::rename(new, file).unwrap();
-}
 
 /// Whether any file below the folder has the text.
 fn is_in(folder: &Path, text: &str) -> bool {

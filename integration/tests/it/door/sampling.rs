@@ -6,7 +6,7 @@ use reqwest::header;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{every_port, path};
+use super::{every_port, path, replace};
 use crate::{
     client::Access,
     server::{Server, until},
@@ -71,9 +71,9 @@ async fn strategies_are_told_and_change_without_a_restart() {
         let expected = [&[0, 0, 0, 0, 11, 0x12, 9, 9][..], &0.25f64.to_le_bytes()].concat();
         assert_eq!(answer.bytes().await.unwrap(), expected, "{port}");
     }
-    fs::write(&file, strategies(0.75).to_string()).unwrap();
+    replace(&file, &strategies(0.75).to_string());
     until("the new strategies are told", async || ask(&server, "api", "/api/sampling?service=shop").await.1 == shop(0.75)).await;
-    fs::write(&file, "{\"default_strategy\": {\"type\": \"often\"}}").unwrap();
+    replace(&file, "{\"default_strategy\": {\"type\": \"often\"}}");
     until("the mistake is in the log", async || server.log().contains("none of probabilistic and ratelimiting")).await;
     assert_eq!(ask(&server, "api", "/api/sampling?service=shop").await, (200, shop(0.75)));
 }
