@@ -47,7 +47,7 @@ async fn overrides_change_without_a_restart_and_bad_ones_do_not() {
     assert_eq!(failures().await, 0.0);
     replace(&file, "overrides: {other: {ingestion: {burst_sise_bytes: 1000000}}}\n");
     until("the mistake is counted", async || failures().await == 1.0).await;
-    assert!(server.log().contains("did you mean `burst_size_bytes`?"), "{}", server.log());
+    until("it is in the log", async || server.log().contains("did you mean `burst_size_bytes`?")).await;
     assert_eq!(push("other").await.0, 413, "the last good ones are in force");
 
     // What a tenant may read is limited too, and that of several is the least of theirs.
