@@ -38,7 +38,7 @@ const STEP_GROWTH: usize = 2;
 const ROWS_PER_FEW: usize = 64;
 /// The condition is evaluated on the rows of each step, until they are one in so many of all: then it is evaluated on all rows,
 /// column by column. Lists are slow to copy and quick to look through, as most are empty.
-const DECIDED_SHARE: usize = 6;
+const DECIDED_SHARE: usize = 24;
 const LISTS_DECIDED_SHARE: usize = 64;
 
 /// How far one row group has got.
